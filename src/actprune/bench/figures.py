@@ -1,0 +1,76 @@
+"""L5: the pictures of a run, drawn from its folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from actprune.bench.folder import RunFolder
+
+Cycle = dict[str, dict[str, Tensor]]
+
+
+def draw(folder: RunFolder, title: str) -> list[Path]:
+    """training, firing and survival as .svg and .png under ``plots/``; those without data are left out."""
+    from actprune.report import plots  # matplotlib is slow to import
+
+    rows, cycles = folder.rows(), _cycles(folder)
+    target = folder.path / "plots"
+    target.mkdir(exist_ok=True)
+    drawn: list[Path] = []
+    fired = [
+        {short(name): (sums["fired"].numpy(), int(sums["rows"])) for name, sums in cycle.items() if "fired" in sums}
+        for cycle in cycles
+    ]
+    kept = [{short(name): sums["kept"].numpy() for name, sums in cycle.items() if "kept" in sums} for cycle in cycles]
+    fan_in = {short(name): int(sums["fan_in"]) for cycle in cycles for name, sums in cycle.items() if "fan_in" in sums}
+    for suffix in ("svg", "png"):
+        if rows:
+            plots.training_curves(rows, target / f"training.{suffix}", title)
+            drawn.append(target / f"training.{suffix}")
+        if fired and all(fired):
+            plots.firing_histograms(fired, target / f"firing.{suffix}", title)
+            drawn.append(target / f"firing.{suffix}")
+        if kept:
+            plots.survival(
+                kept, target / f"survival.{suffix}", fan_in, title, [f"after {i + 1}" for i in range(len(kept))]
+            )
+            drawn.append(target / f"survival.{suffix}")
+    return drawn
+
+
+def short(name: str) -> str:
+    """``fc1.weight`` -> ``fc1``."""
+    return name.removesuffix(".weight")
+
+
+def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a cycle's file holds: ``<layer>/<sum>`` as observed, ``<layer>/kept`` per neuron, ``<layer>/fan_in``."""
+    from actprune.analysis import survival
+
+    flat = {f"{name}/{key}": value.cpu().contiguous() for name, sums in counts.items() for key, value in sums.items()}
+    for name, mask in masks.items():
+        kept = survival(mask).cpu()
+        flat[f"{name}/kept"] = kept
+        flat[f"{name}/fan_in"] = kept.new_tensor(mask.numel() // max(mask.shape[0], 1))
+    return flat
+
+
+def _cycles(folder: RunFolder) -> list[Cycle]:
+    from safetensors.torch import load_file
+
+    found: list[Cycle] = []
+    for path in sorted((folder.path / "cycles").glob("cycle-*.safetensors")):
+        cycle: Cycle = {}
+        for key, value in load_file(path).items():
+            name, _, part = key.rpartition("/")
+            cycle.setdefault(name, {})[part] = value
+        found.append(cycle)
+    return found
+
+
+def run_title(config: dict[str, Any]) -> str:
+    """One line that says which run it is."""
+    return f"{config['data']}, {config['method']}, {100 * config['sparsity']:g} % asked, seed {config['seed']}"

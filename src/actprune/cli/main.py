@@ -1,0 +1,196 @@
+"""L5: ``actprune run``, ``actprune resume``, ``actprune methods``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+import actprune
+from actprune.bench import RunConfig, resume, resume_seeds, run, run_seeds
+from actprune.bench.listener import Listener, Silent
+from actprune.bench.seeds import LIST
+from actprune.cli import options as o
+from actprune.cli import show
+from actprune.cli.progress import Bars, Lines
+from actprune.errors import ActpruneError, CheckpointError
+
+app = typer.Typer(
+    name="actprune",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog="Start with [bold]actprune run[/bold]: digits, 90 % of the weights removed, some seconds.",
+)
+
+
+@app.command("run", epilog="Interrupted? [bold]actprune resume FOLDER[/bold] goes on where the run stood, bit for bit.")
+def run_command(  # noqa: PLR0917
+    ctx: typer.Context,
+    data: o.Data = None,
+    download: o.Download = None,
+    data_seed: o.DataSeed = None,
+    validation: o.Validation = None,
+    model: o.Model = None,
+    hidden: o.Hidden = None,
+    init: o.Init = None,
+    method: o.Method = None,
+    option: o.Options = None,
+    sparsity: o.Sparsity = None,
+    schedule: o.Schedule = None,
+    cycles: o.Cycles = None,
+    start_at: o.StartAt = None,
+    retrain_to: o.RetrainTo = None,
+    cubic_epochs: o.CubicEpochs = None,
+    count_images: o.CountImages = None,
+    seed: o.Seed = None,
+    seeds: o.Seeds = None,
+    max_epochs: o.Epochs = None,
+    lr: o.Lr = None,
+    momentum: o.Momentum = None,
+    weight_decay: o.WeightDecay = None,
+    batch_size: o.BatchSize = None,
+    optimizer: o.OptimizerName = None,
+    stop_at: o.StopAt = None,
+    patience: o.Patience = None,
+    patience_from: o.PatienceFrom = None,
+    restore_best: o.RestoreBest = None,
+    threads: o.Threads = None,
+    accelerator: o.Accelerator = None,
+    precision: o.Precision = None,
+    config: o.Config = None,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    plots: o.Plots = True,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train a network, prune it in cycles, and write everything into one folder.
+
+    [bold]Examples[/bold]
+
+      actprune run
+
+      actprune run --data mnist --download --sparsity 0.95 --out runs/mnist95
+
+      actprune run --data fashion-mnist --seeds 0,1,2 --option score=neuron
+
+      actprune run --method magnitude --schedule cubic --epochs 40
+
+      actprune run --model mynet.models:build --data mynet.data:load
+    """
+    place = out
+    with _errors(debug, lambda: place):
+        wanted = o.config_of(ctx.params, config)
+        place = place or _free_folder(wanted, seeds)
+        with _listener(quiet) as listener:
+            how: dict[str, Any] = {"overwrite": overwrite, "plots": plots, "listener": listener}
+            if seeds is None:
+                results = [run(wanted, place, **how)]
+            else:
+                results = run_seeds(wanted, o.numbers("--seeds", seeds), place, **how)
+        _report(results, quiet)
+
+
+@app.command("resume")
+def resume_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of several seeds.", show_default=False)],
+    checkpoint: Annotated[
+        str, typer.Option("--from", help="last, or cycle-03 to go back to the moment after the third pruning.")
+    ] = "last",
+    plots: o.Plots = True,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Go on with an interrupted run. The result is bit for bit that of a run without interruption."""
+    with _errors(debug, lambda: folder):
+        with _listener(quiet) as listener:
+            if (folder / LIST).exists():
+                if checkpoint != "last":
+                    raise CheckpointError(f"{folder} holds several seeds; give one of its folders to --from")
+                results = resume_seeds(folder, plots=plots, listener=listener)
+            else:
+                results = [resume(folder, checkpoint=checkpoint, plots=plots, listener=listener)]
+        _report(results, quiet)
+
+
+@app.command("methods")
+def methods_command(
+    name: Annotated[str | None, typer.Argument(help="Show this method and its options.", show_default=False)] = None,
+    debug: o.Debug = False,
+) -> None:
+    """List the pruning methods, or show one with its options."""
+    with _errors(debug, lambda: None):
+        if name is None:
+            show.all_methods(Console())
+        else:
+            show.one_method(Console(), name)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Activation-based pruning of PyTorch networks: count what fires, prune what does not, prove it by measuring."""
+    if version:
+        print(f"actprune {actprune.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the ``actprune`` command."""
+    app()
+
+
+@contextmanager
+def _errors(debug: bool, folder: Any) -> Iterator[None]:
+    """What goes wrong on purpose becomes one clean message: exit code 2; Ctrl-C says how to go on: exit code 130."""
+    console = Console(stderr=True)
+    try:
+        yield
+    except ActpruneError as error:
+        if debug:
+            raise
+        console.print(Text.assemble(("error: ", "bold red"), (str(error), "red")), soft_wrap=True)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        place = folder()
+        begun = place is not None and ((place / "config.json").exists() or (place / LIST).exists())
+        hint = f"; go on with: actprune resume {place}" if begun else ""
+        console.print(Text(f"interrupted{hint}", style="yellow"), soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _listener(quiet: bool) -> AbstractContextManager[Listener]:
+    if quiet:
+        return nullcontext(Silent())
+    console = Console()
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+def _report(results: list[Any], quiet: bool) -> None:
+    if quiet:
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if len(results) == 1:
+        show.summary(console, results[0])
+    else:
+        show.seeds(console, results)
+
+
+def _free_folder(config: RunConfig, seeds: str | None) -> Path:
+    """``runs/digits-activation-90-seed0``, with -2, -3 .. if that is taken."""
+    data = Path(config.data.replace(":", "-")).stem
+    which = "seeds" if seeds is not None else f"seed{config.seed}"
+    name = f"{data}-{config.method}-{100 * config.sparsity:g}-{which}"
+    place, number = Path("runs") / name, 1
+    while place.exists():
+        number += 1
+        place = Path("runs") / f"{name}-{number}"
+    return place

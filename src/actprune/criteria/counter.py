@@ -1,0 +1,77 @@
+"""The founding criteria: how often a neuron fires, alone or times the magnitude of each of its weights.
+
+Source: Ganguli & Chong 2024, Algorithms 17(1):48; what the counter counts has changed in the authors' code, so it is
+an option here (``count``). Scores of all weights of one neuron are equal under ``Counter``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from actprune.errors import RecipeError
+from actprune.types import Need, Signals
+
+Count = Literal["nonzero", "zero", "mean_abs"]
+Across = Literal["count", "rate", "layer_mean"]
+
+
+@dataclass(frozen=True)
+class Counter:
+    """score(w_ij) = activity of neuron i, the same for every weight into the neuron.
+
+    count        "nonzero": activations != 0 (default; the article's text); "zero": activations == 0 (code since July
+                 2023: the MOST active neurons score lowest); "mean_abs": mean of abs(activation) (December 2022)
+    across       how activities of different layers are compared in a global ranking: "count" as counted (the article);
+                 "rate" per example and position; "layer_mean" relative to the mean of the neuron's layer
+    fires_above  count activations > this, for activations that are never exactly zero (GELU, SiLU, tanh)
+    """
+
+    count: Count = "nonzero"
+    across: Across = "count"
+    fires_above: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count not in ("nonzero", "zero", "mean_abs"):
+            raise RecipeError(f"count={self.count!r} is not known; use 'nonzero', 'zero' or 'mean_abs'")
+        if self.across not in ("count", "rate", "layer_mean"):
+            raise RecipeError(f"across={self.across!r} is not known; use 'count', 'rate' or 'layer_mean'")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The firing counts, or the sums of absolute activations."""
+        return (Need("mean_abs"),) if self.count == "mean_abs" else (Need("firing", self.fires_above),)
+
+    def activity(self, signals: Signals) -> Tensor:
+        """Activity per neuron, ``(out,)``: int64 when exact counts are compared as they are, else float64."""
+        sums = signals.sums
+        rows = sums["rows"]
+        if self.count == "mean_abs":
+            activity = sums["out_abs"] / rows
+        else:
+            activity = sums["fired"] if self.count == "nonzero" else rows - sums["fired"]
+        if self.across == "rate" and self.count != "mean_abs":
+            return activity.double() / rows
+        if self.across == "layer_mean":
+            activity = activity.double()
+            return activity / activity.mean().clamp_min(torch.finfo(torch.float64).tiny)
+        return activity
+
+    def score(self, signals: Signals) -> Tensor:
+        """``(out, in, *kernel)``, an expanded view of the activity per neuron."""
+        weight = signals.weight
+        activity = self.activity(signals).to(weight.device)
+        return activity.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
+
+
+@dataclass(frozen=True)
+class CounterTimesWeight(Counter):
+    """score(w_ij) = activity of neuron i times |w_ij|."""
+
+    def score(self, signals: Signals) -> Tensor:
+        """``(out, in, *kernel)`` in float32, or float64 for float64 weights."""
+        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
+        return super().score(signals).to(dtype) * signals.weight.abs().to(dtype)

@@ -1,0 +1,39 @@
+"""APoZ: average percentage of zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from actprune.types import Need, Signals
+
+
+def apoz(signals: Signals) -> Tensor:
+    """Share of zero activations per neuron, ``(out,)`` float64 in 0..1, over examples and positions.
+
+    Source: Hu et al. 2016 (arXiv 1607.03250), eq. 1.
+    """
+    rows = signals.sums["rows"].double()
+    return (rows - signals.sums["fired"]) / rows
+
+
+@dataclass(frozen=True)
+class Apoz:
+    """score = 1 - APoZ of the neuron, the same for all its weights. Meant for whole neurons (``unit=Neuron()``).
+
+    fires_above: count activations > this, for activations that are never exactly zero.
+    """
+
+    fires_above: float | None = None
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The firing counts."""
+        return (Need("firing", self.fires_above),)
+
+    def score(self, signals: Signals) -> Tensor:
+        """``(out, in, *kernel)``, an expanded view."""
+        weight = signals.weight
+        keep = 1.0 - apoz(signals).to(weight.device)
+        return keep.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)

@@ -1,0 +1,95 @@
+"""The only file that touches ``torch.distributed``: sums over ranks, and full tensors from sharded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from actprune.errors import ActpruneError, ObservationError
+from actprune.types import Sums
+
+try:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+except ImportError:  # a torch built without distributed support
+    DTensor = None  # type: ignore[assignment,misc]
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def reduced(sums: Mapping[str, Sums]) -> dict[str, Sums]:
+    """The sums of all ranks added up, identical on every rank; the local sums are not changed.
+
+    A collective call: every rank must make it. Raises ObservationError on every rank when one rank saw no data.
+    """
+    total = {layer: {key: value.clone() for key, value in parts.items()} for layer, parts in sums.items()}
+    if _world() == 1:
+        return total
+    shapes = [
+        (layer, key, tuple(value.shape))
+        for layer, parts in sorted(total.items())
+        for key, value in sorted(parts.items())
+    ]
+    everyone: list[list[tuple[str, str, tuple[int, ...]]]] = [[] for _ in range(_world())]
+    dist.all_gather_object(everyone, shapes)
+    if any(theirs != shapes for theirs in everyone):
+        counts = [len(theirs) for theirs in everyone]
+        raise ObservationError(
+            f"the ranks observed different layers (number of sums per rank: {counts}); every rank must observe at least "
+            "one batch: give each rank a share of the calibration data"
+        )
+    for layer, key, _ in shapes:
+        dist.all_reduce(total[layer][key])
+    return total
+
+
+def reduced_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients summed over ranks (under DDP they are equal already, and a common factor changes no ranking)."""
+    total = {name: gradient.clone() for name, gradient in gradients.items()}
+    if _world() > 1:
+        for name in sorted(total):
+            dist.all_reduce(total[name])
+    return total
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor, detached. Gathers a sharded one (FSDP2, tensor parallel): a collective call then."""
+    tensor = tensor.detach()
+    if DTensor is not None and isinstance(tensor, DTensor):
+        gathered: Tensor = tensor.full_tensor()
+        return gathered
+    return tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's own part of a parameter, detached and writable in place."""
+    tensor = tensor.detach()
+    if DTensor is not None and isinstance(tensor, DTensor):
+        part: Tensor = tensor.to_local()
+        return part
+    return tensor
+
+
+def local_part(whole: Tensor, like: Tensor) -> Tensor:
+    """The part of ``whole`` (equal on every rank) that sits where this rank's part of ``like`` sits. No communication."""
+    whole = whole.to(like.device)
+    if DTensor is not None and isinstance(like, DTensor):
+        part: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None).to_local()
+        return part
+    return whole
+
+
+def agree(problem: ActpruneError | None) -> None:
+    """Raise on every rank when one rank has a problem: its own, or word of the other's. A collective call."""
+    words: list[str | None] = [None] * _world()
+    if _world() > 1:
+        dist.all_gather_object(words, None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for rank, word in enumerate(words):
+        if word is not None:
+            raise ObservationError(f"rank {rank} cannot prune, so no rank did (every rank must observe data): {word}")

@@ -1,0 +1,100 @@
+"""Constants of dead neurons: a neuron without inputs still sends act(bias) on; fold that into the next bias.
+
+Two examples are sent through the model to measure the constants where the next layer sees them (after norms, pooling,
+dropout and flatten), so nothing has to be known about what lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actprune.core import Choice
+from actprune.engine.distributed import full, local, local_part
+from actprune.engine.quiet import quiet
+from actprune.errors import ModelError, ObservationError
+from actprune.graph import Consumer, Graph, dead_neurons
+
+
+@torch.no_grad()
+def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], choice: Choice, probe: Any) -> None:
+    """Apply ``choice.selected``, then move what dead neurons send over orphaned weights into the next biases.
+
+    After this call the model computes under ``choice.masks`` what it computes under ``choice.selected``.
+    """
+    for name, mask in choice.selected.items():
+        weight = model.get_parameter(name)
+        local(weight).masked_fill_(~local_part(mask, weight), 0)
+    links = _orphaned_links(graph, choice)
+    if not links:
+        return
+    if probe is None:
+        raise ObservationError(
+            "remove_orphans has to measure what dead neurons send, but no input was seen that could be cut to two "
+            "examples; run observe() on tensor inputs with a batch axis, or give Pruner(example=...)"
+        )
+    seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, probe)
+    for consumer, dropped in links:
+        weight = model.get_parameter(consumer.layer)
+        constant = _constant_columns(seen[consumer.layer], dropped, consumer.layer)
+        bias = model.get_parameter(consumer.layer.removesuffix("weight") + "bias")
+        lost = (
+            (full(weight).double() * dropped).flatten(2).sum(2)
+            if dropped.dim() > 2
+            else full(weight).double() * dropped
+        )
+        local(bias).add_(local_part((lost @ constant).to(bias.dtype), bias))
+
+
+def _orphaned_links(graph: Graph, choice: Choice) -> list[tuple[Consumer, Tensor]]:
+    """For every consumer of a dead neuron: which of its weights ``(out, in, *kernel)`` are orphans."""
+    links = []
+    for name, mask in choice.masks.items():
+        dead = dead_neurons(mask)
+        for consumer in graph.consumers.get(name) or ():
+            if not consumer.foldable or consumer.layer not in choice.masks or not bool(dead.any()):
+                continue
+            removed = choice.selected[consumer.layer] & ~choice.masks[consumer.layer]
+            columns = dead.to(removed.device).repeat_interleave(consumer.repeat)
+            dropped = removed & columns.view(1, -1, *[1] * (removed.dim() - 2))
+            if bool(dropped.any()):
+                links.append((consumer, dropped))
+    return links
+
+
+def _constant_columns(inputs: Tensor, dropped: Tensor, name: str) -> Tensor:
+    """What the consumer receives in each column, ``(in,)``; columns that nothing is dropped from count as 0."""
+    rows = inputs.movedim(1, -1) if dropped.dim() > 2 else inputs  # conv: channels last
+    rows = rows.reshape(-1, dropped.shape[1]).double()
+    wanted = dropped.transpose(0, 1).flatten(1).any(1)
+    low, high = rows.amin(0), rows.amax(0)
+    spread = torch.where(wanted, (high - low) / (high.abs() + 1e-12).clamp_min(1e-3), 0.0)
+    if float(spread.max()) > 1e-3:
+        raise ModelError(
+            f"a neuron without inputs sends {name} different values for different examples; its constant cannot be "
+            "folded: use remove_orphans=False for this model"
+        )
+    return torch.where(wanted, rows.mean(0), 0.0)
+
+
+def _inputs_of_layers(model: nn.Module, layers: Mapping[str, str], names: set[str], probe: Any) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[name] = args[0].detach()
+
+        return hook
+
+    handles = [model.get_submodule(layers[name]).register_forward_pre_hook(keep(name)) for name in sorted(names)]
+    args, kwargs = probe
+    try:
+        with quiet(model):
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

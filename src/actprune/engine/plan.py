@@ -1,0 +1,169 @@
+"""What a pruning needs to know before it starts: layers, facts, signals, and whether anything is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from actprune.core import Cost, LayerFacts, final_fraction
+from actprune.engine.distributed import agree, full, local, reduced, reduced_gradients
+from actprune.engine.report import PruneReport, layer_reports
+from actprune.errors import ActpruneError, ModelError, ObservationError
+from actprune.types import Need, Signals
+
+if TYPE_CHECKING:
+    from actprune.engine.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pruning about to happen."""
+
+    facts: list[LayerFacts]
+    signals: Callable[[str], Signals]
+    others: Cost
+
+
+def prepare(pruner: Pruner) -> Job:
+    """Check everything that can be missing or broken, then gather the facts. Changes nothing."""
+    names = pruned_layers(pruner)
+    parameters = {name: pruner.model.get_parameter(name) for name in pruner.layers}
+    _check_finite({name: parameters[name] for name in names})
+    agree(_local_problem(pruner, names))
+    sums = reduced(pruner.observer.sums)
+    gradients = reduced_gradients(pruner.state.gradients)
+    free = pruner.recipe.regrow == "free"
+    facts = [
+        LayerFacts(
+            name=name,
+            shape=tuple(parameters[name].shape),
+            positions=_positions(pruner, name),
+            mask=None if free else pruner.state.masks.get(name),
+            device=local(parameters[name]).device,
+        )
+        for name in names
+    ]
+
+    def signals(name: str) -> Signals:
+        return Signals(name, full(parameters[name]), sums.get(name, {}), gradients.get(name), pruner.recipe.seed)
+
+    return Job(facts, signals, _others(pruner, names))
+
+
+def pruned_layers(pruner: Pruner) -> list[str]:
+    """Layers this recipe prunes, in execution order once the structure is known, else in registration order."""
+    graph = pruner.observer.graph
+    names = list(pruner.layers)
+    if graph is not None:
+        seen = list(graph.sites)
+        names = [name for name in seen if name in pruner.layers] + [name for name in names if name not in seen]
+    if not pruner.recipe.skip_output:
+        return names
+    outputs = set(names[-1:]) if graph is None else set(graph.outputs)
+    hidden = [name for name in names if name not in outputs]
+    if not hidden:
+        raise ModelError(
+            f"nothing to prune: {names} are output layers and this recipe leaves those alone; "
+            "use a model with a hidden layer, or a method that prunes the output layer (magnitude, wanda, snip)"
+        )
+    return hidden
+
+
+def total(pruner: Pruner) -> int:
+    """Weights the budget counts."""
+    names = pruned_layers(pruner)
+    counted = sum(pruner.model.get_parameter(name).numel() for name in names)
+    return counted + (_others(pruner, names).weights if pruner.recipe.budget.of == "all" else 0)
+
+
+def report(pruner: Pruner, job: Job, masks: Mapping[str, Tensor], asked: float) -> PruneReport:
+    """Asked against obtained, in the budget's own denominator."""
+    budget = pruner.recipe.budget
+    others = job.others if budget.of == "all" else Cost(0, 0)
+    weights = sum(mask.numel() for mask in masks.values()) + others.weights
+    kept = sum(int(mask.sum()) for mask in masks.values()) + others.weights
+    flop = sum(2 * masks[fact.name].numel() * fact.positions for fact in job.facts) + others.flop
+    flop_kept = sum(2 * int(masks[fact.name].sum()) * fact.positions for fact in job.facts) + others.flop
+    obtained = 1 - flop_kept / flop if budget.kind == "flop" else 1 - kept / weights
+    return PruneReport(
+        cycle=pruner.state.cycle + 1,
+        budget=f"{budget.kind} {budget.value:g} of {budget.of}, final {final_fraction(budget, weights):.4f}",
+        asked=asked,
+        obtained=obtained,
+        sparsity=1 - kept / weights,
+        compression=weights / kept if kept else float("inf"),
+        flop_kept=flop_kept / flop,
+        layers=layer_reports(masks),
+    )
+
+
+def _check_finite(parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
+        weight = full(parameter)
+        if not bool(torch.isfinite(weight).all()):
+            bad = int((~torch.isfinite(weight)).sum())
+            raise ModelError(f"{name} has {bad} weights that are NaN or Inf; training has diverged, nothing was pruned")
+
+
+def _local_problem(pruner: Pruner, names: list[str]) -> ActpruneError | None:
+    """What this rank is missing. Raising at once would leave the other ranks waiting for it in the next reduction."""
+    try:
+        _check_structure(pruner)
+        for need in pruner.recipe.criterion.needs:
+            _check_need(need, names, pruner)
+    except ActpruneError as problem:
+        return problem
+    return None
+
+
+def _check_structure(pruner: Pruner) -> None:
+    recipe = pruner.recipe
+    if recipe.count_on == "train" and pruner.recipe.criterion.needs and not pruner.observer.sums:
+        raise ObservationError(
+            "no training batch was counted although the recipe counts on live batches: attach(optimizer) before "
+            "training, train in model.train() mode, and do not send the batches through a torch.compile'd model "
+            "(its hooks are deaf; use count_on='observe' there)"
+        )
+    if recipe.remove_orphans and pruner.observer.graph is None:
+        raise ObservationError(
+            "remove_orphans has to see one forward pass to know which layer reads which: run observe(), or give "
+            "Pruner(example=...)"
+        )
+
+
+def _check_need(need: Need, names: list[str], pruner: Pruner) -> None:
+    gradient = need.statistic == "gradient"
+    have: Mapping[str, object] = pruner.state.gradients if gradient else pruner.observer.sums
+    if missing := [name for name in names if name not in have]:
+        how = "call loss.backward() inside observe()" if gradient else "run observe() first"
+        raise ObservationError(
+            f"{pruner.recipe.name} needs {need.statistic!r} of {missing}, which was not observed; {how}"
+        )
+    if not gradient:
+        pruner.observer.check(names)
+
+
+def _positions(pruner: Pruner, name: str) -> int:
+    if name in pruner.observer.positions:
+        return pruner.observer.positions[name]
+    if pruner.recipe.budget.kind == "flop" and pruner.model.get_parameter(name).dim() > 2:
+        raise ObservationError(
+            f"a FLOP budget needs the number of output positions of {name}: run observe() or give Pruner(example=...)"
+        )
+    return 1
+
+
+def _others(pruner: Pruner, names: list[str]) -> Cost:
+    """Linear and conv weights that this recipe leaves alone (output layer, skipped, frozen)."""
+    mine = {id(pruner.model.get_parameter(name)) for name in names}
+    weights = flop = 0
+    for path, module in pruner.model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) and id(module.weight) not in mine:
+            mine.add(id(module.weight))
+            weights += module.weight.numel()
+            flop += 2 * module.weight.numel() * pruner.observer.positions.get(f"{path}.weight", 1)
+    return Cost(weights, flop)

@@ -1,0 +1,73 @@
+"""What a pruning did: asked against obtained, in total and per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: kept weights of total, and neurons that still have an input."""
+
+    name: str
+    shape: tuple[int, ...]
+    total: int
+    kept: int
+    neurons: int
+    neurons_alive: int
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """Result of one ``prune()``. ``asked`` and ``obtained`` are removed fractions in the budget's own terms.
+
+    compression: weights before / after over all prunable-type layers the budget counts. flop_kept: fraction of those
+    layers' dense FLOP.
+    """
+
+    cycle: int
+    budget: str
+    asked: float
+    obtained: float
+    sparsity: float
+    compression: float
+    flop_kept: float
+    layers: tuple[LayerReport, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, JSON-ready."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        head = (
+            f"pruning {self.cycle}: asked {self.asked:.2%}, obtained {self.obtained:.2%} ({self.budget}); "
+            f"sparsity {self.sparsity:.2%}, compression {self.compression:.1f}x, FLOP kept {self.flop_kept:.2%}"
+        )
+        rows = [("layer", "shape", "kept", "of", "kept %", "neurons")]
+        rows += [
+            (r.name, "x".join(map(str, r.shape)), str(r.kept), str(r.total), f"{100 * r.kept / r.total:.2f}",
+             f"{r.neurons_alive}/{r.neurons}")
+            for r in self.layers
+        ]  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([head, *lines])
+
+
+def layer_reports(masks: Mapping[str, Tensor]) -> tuple[LayerReport, ...]:
+    """Count kept weights and alive neurons of every mask."""
+    return tuple(
+        LayerReport(
+            name=name,
+            shape=tuple(mask.shape),
+            total=mask.numel(),
+            kept=int(mask.sum()),
+            neurons=mask.shape[0],
+            neurons_alive=int(mask.flatten(1).any(1).sum()),
+        )
+        for name, mask in masks.items()
+    )

@@ -1,0 +1,228 @@
+"""Hooks that count at known sites. They run in the user's training step, so every operation in here is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actprune.errors import ObservationError
+from actprune.graph import Graph, Hook, Site, named_layers, op_of, own_modules, unit_axis
+from actprune.stats import SHARED, Accumulator, accumulator, rows_of
+from actprune.types import Statistic, Sums
+
+OFF, COUNT, CHECK = range(3)
+
+
+class Switch:
+    """What hooks are to do now: nothing, count, or count and look for NaN and Inf."""
+
+    def __init__(self) -> None:
+        self.level = OFF
+
+
+class Sink:
+    """All that is counted of one layer."""
+
+    def __init__(self, name: str, statistics: Iterable[Statistic], switch: Switch) -> None:
+        self.name = name
+        self.outputs: list[Accumulator] = [accumulator(each) for each in statistics if each.sees == "output"]
+        self.inputs: list[Accumulator] = [accumulator(each) for each in statistics if each.sees == "input"]
+        self.reached = False
+        self._switch = switch
+        self._first = self.outputs[0].add if len(self.outputs) == 1 else self._every
+        self._units = -1
+        self._unsound: Tensor | None = None
+
+    def output(self, values: Tensor, axis: int) -> None:
+        """Count activations, units at ``axis``."""
+        if values.shape[axis] != self._units:
+            self._check_units(values, axis)
+        if self._switch.level == CHECK:
+            self._check(values, axis)
+        self._first(values, axis)
+
+    def input(self, values: Tensor, axis: int) -> None:
+        """Count a layer's inputs, units at ``axis``."""
+        self._check(values, axis)
+        for each in self.inputs:
+            each.add(values, axis)
+
+    def flush(self) -> Sums:
+        """All sums since the last flush. Entries that statistics share (``rows``) are the same in each."""
+        sums: Sums = {}
+        for each in (*self.outputs, *self.inputs):
+            for key, value in each.flush().items():
+                assert key not in sums or key in SHARED
+                sums[key] = value
+        return sums
+
+    def sound(self) -> bool:
+        """False when a NaN or Inf was seen."""
+        return self._unsound is None or not bool(self._unsound.isnan())
+
+    def _every(self, values: Tensor, axis: int) -> None:
+        for each in self.outputs:
+            each.add(values, axis)
+
+    def _check(self, values: Tensor, axis: int) -> None:
+        if rows_of(values, axis) == 0:
+            raise ObservationError(f"{self.name} received a batch of 0 examples; leave empty batches out of the data")
+        finite = values.detach().sum(dtype=torch.float64).mul_(0)  # 0, or NaN; read at the end: no sync per batch
+        self._unsound = finite if self._unsound is None else self._unsound + finite
+
+    def _check_units(self, values: Tensor, axis: int) -> None:
+        if self._units != -1:
+            raise ObservationError(
+                f"{self.name} has {self._units} neurons, but its site now gives {tuple(values.shape)}; the model "
+                "takes another path than in its first forward: skip this layer, or observe it by modules (nn.ReLU)"
+            )
+        self._units = values.shape[axis]
+        self.reached = True
+
+
+class SiteHooks:
+    """Hooks on the sites of a graph; ``calls`` tells how often each module was called in one forward."""
+
+    def __init__(
+        self, root: nn.Module, graph: Graph, calls: Mapping[str, int], sinks: Mapping[str, Sink], switch: Switch
+    ) -> None:
+        self._switch = switch
+        self._numbered: list[_Numbered] = []
+        self._mode: _FunctionSites | None = None
+        self._handles: list[Any] = []
+        modules = dict(own_modules(root))
+        wanted = [site for site in graph.every_site() if site.layer in sinks and sinks[site.layer].outputs]
+        for where, sites in _grouped(wanted, "module").items():
+            hook = self._module_hook(sites, calls.get(where, 1), sinks)
+            self._handles.append(modules[where].register_forward_hook(hook))
+        functions = _grouped(wanted, "function")
+        if functions:
+            self._mode = _FunctionSites({key: _table(sites, sinks) for key, sites in functions.items()})
+        for name, found in named_layers(root).items():
+            if name in sinks and sinks[name].inputs:
+                for _, layer in found:
+                    hook = _Input(sinks[name].input, unit_axis(layer), switch)
+                    self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def begin(self, level: int) -> None:
+        """A forward starts that is to be counted."""
+        self._switch.level = level
+        for hook in self._numbered:
+            hook.call = 0
+        if self._mode is not None:
+            self._mode.start()
+
+    def end(self) -> None:
+        """It is over, or has failed."""
+        self._switch.level = OFF
+        if self._mode is not None:
+            self._mode.stop()
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        self.end()
+        for handle in self._handles:
+            handle.remove()
+
+    def _module_hook(self, sites: list[Site], calls: int, sinks: Mapping[str, Sink]) -> Hook:
+        first = sites[0]
+        if len(sites) == calls and all(site.layer == first.layer for site in sites):
+            return _Every(sinks[first.layer].output, first.axis, self._switch)
+        numbered = _Numbered(_table(sites, sinks), self._switch)
+        self._numbered.append(numbered)
+        return numbered
+
+
+Add = Callable[[Tensor, int], None]
+Table = dict[int, list[tuple[Add, int]]]
+
+
+def _grouped(sites: Iterable[Site], kind: str) -> dict[str, list[Site]]:
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.kind == kind:
+            groups.setdefault(site.where, []).append(site)
+    return groups
+
+
+def _table(sites: Iterable[Site], sinks: Mapping[str, Sink]) -> Table:
+    """Which call counts for which layers (a residual sum ends the way of several)."""
+    table: Table = {}
+    for site in sites:
+        table.setdefault(site.call, []).append((sinks[site.layer].output, site.axis))
+    return table
+
+
+class _Every(Hook):
+    """Counts whatever the module returns."""
+
+    def __init__(self, add: Add, axis: int, switch: Switch) -> None:
+        self._add, self._axis, self._switch = add, axis, switch
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._switch.level and not torch.compiler.is_compiling():
+            self._add(output, self._axis)
+
+
+class _Numbered(Hook):
+    """Counts the calls of a shared module (one nn.ReLU for several layers) each for its own layer."""
+
+    def __init__(self, table: Table, switch: Switch) -> None:
+        self.call = 0
+        self._table, self._switch = table, switch
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._switch.level and not torch.compiler.is_compiling():
+            for add, axis in self._table.get(self.call, ()):
+                add(output, axis)
+            self.call += 1
+
+
+class _Input(Hook):
+    """Counts what goes into a layer."""
+
+    def __init__(self, add: Add, axis: int, switch: Switch) -> None:
+        self._add, self._axis, self._switch = add, axis, switch
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._switch.level and not torch.compiler.is_compiling():
+            self._add(args[0] if args else kwargs["input"], self._axis)
+
+
+class _FunctionSites(TorchFunctionMode):
+    """Counts what the n-th call of a function returns (F.relu, x.relu_(), ...)."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        super().__init__()
+        self._tables = tables
+        self._calls: dict[str, int] = {}
+        self._active = False
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``; count if it is one of ours."""
+        out = func(*args, **(kwargs or {}))
+        key = op_of(func).key
+        table = self._tables.get(key)
+        if table is not None:
+            call = self._calls.get(key, 0)
+            self._calls[key] = call + 1
+            for add, axis in table.get(call, ()):
+                add(out, axis)
+        return out
+
+    def start(self) -> None:
+        """Watch from now on, calls numbered from 0."""
+        self._calls.clear()
+        if not self._active:
+            super().__enter__()  # type: ignore[no-untyped-call]
+        self._active = True
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._active:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._active = False

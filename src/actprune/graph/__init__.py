@@ -1,0 +1,29 @@
+"""L2: where each neuron's activation is seen, and which layers read it. Found by watching one forward pass."""
+
+from actprune.graph.hooks import Hook
+from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
+from actprune.graph.nodes import Consumer, Graph, Site
+from actprune.graph.ops import is_known, op_of
+from actprune.graph.orphans import dead_neurons, without_orphans
+from actprune.graph.record import tensors_in
+from actprune.graph.tracer import Tracer
+
+__all__ = [
+    "Consumer",
+    "Graph",
+    "Hook",
+    "Site",
+    "Tracer",
+    "clean_path",
+    "dead_neurons",
+    "is_known",
+    "named_layers",
+    "op_of",
+    "own_modules",
+    "prunable_layers",
+    "tensors_in",
+    "unit_axis",
+    "unwrap",
+    "weight_name",
+    "without_orphans",
+]

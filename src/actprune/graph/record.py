@@ -1,0 +1,111 @@
+"""What is noted of one forward: values (tensors at one moment), nodes (calls), and what the model returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from actprune.graph.ops import Op
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor at one moment. ``tensor`` stays what it was then: it is copied before it is overwritten."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    producer: Node | None
+    readers: list[Node] = field(default_factory=list)
+    module: tuple[str, int] | None = None  # path and call of the innermost module that returned it
+    copied: bool = False
+
+
+@dataclass(eq=False)
+class Node:
+    """One call of a function, or of a layer (then ``layer`` is its clean weight name)."""
+
+    index: int
+    op: Op
+    call: int
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: list[Value]
+    outputs: list[Value] = field(default_factory=list)
+    layer: str | None = None
+    module: nn.Module | None = None
+    nested: bool = False  # inside another layer, where functions are not watched
+
+
+@dataclass(eq=False)
+class Entered:
+    """One call of a module under way: what went in, which call it is, and the index of the first node inside."""
+
+    module: nn.Module
+    path: str
+    call: int
+    start: int
+    inputs: Any
+
+
+@dataclass(eq=False)
+class Leaf:
+    """One call of a module of the user's own that has no children: perhaps an activation we do not know."""
+
+    name: str
+    inputs: list[Value]
+    output: Value
+
+
+@dataclass
+class Record:
+    """All that one forward has shown. ``unseen``: index of the last node that reads a tensor of unknown origin."""
+
+    nodes: list[Node] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
+    unseen: int = -1
+
+    def calls(self) -> dict[str, list[Node]]:
+        """Layer calls by weight name, in execution order."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.layer is not None:
+                found.setdefault(node.layer, []).append(node)
+        return found
+
+
+def tensors_in(item: Any) -> Iterator[Tensor]:
+    """Every tensor inside nested containers, dataclasses and plain objects."""
+    return _tensors(item, set())
+
+
+def _opaque(item: Any) -> bool:
+    """Objects that are not containers of a model's values: looking into them would wander off into all of torch."""
+    if callable(item) or isinstance(item, (type, nn.Module, ModuleType)):
+        return True
+    return type(item).__module__.partition(".")[0] == "torch"
+
+
+def _tensors(item: Any, seen: set[int]) -> Iterator[Tensor]:
+    if isinstance(item, Tensor):
+        yield item
+        return
+    inside: Iterable[Any] = ()
+    if isinstance(item, Mapping):
+        inside = item.values()
+    elif isinstance(item, (list, tuple, set, frozenset)):
+        inside = item
+    elif is_dataclass(item) and not isinstance(item, type):
+        inside = [getattr(item, entry.name, None) for entry in fields(item)]
+    elif hasattr(item, "__dict__") and not _opaque(item):
+        inside = vars(item).values()
+    else:
+        return
+    if id(item) not in seen:
+        seen.add(id(item))
+        for inner in inside:
+            yield from _tensors(inner, seen)

@@ -1,0 +1,190 @@
+"""Watching one forward pass: which tensor came out of which layer, module or function, and who read it.
+
+Tensors are followed by identity. Each is numbered anew when an in-place operation changes it, so a relu_ and the conv
+whose output it overwrites stay apart. Layers are found by module, not by function, which works under DDP and FSDP2 too.
+All tensors of that one forward are held until it is over, as they would be for a backward pass.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actprune.graph.ops import DROPOUTS, RESHAPES, SAME, Op, is_metadata, op_of
+from actprune.graph.record import Entered, Leaf, Node, Record, Value, tensors_in
+
+
+class Recorder(TorchFunctionMode):
+    """Records every torch function called while it is active; layers and modules report to it through hooks."""
+
+    def __init__(self, constants: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.record = Record()
+        self.inside = 0  # depth of layers we are in: what happens there belongs to the layer
+        self._paused = True
+        self._constants = {id(tensor) for tensor in constants}
+        self._values: dict[int, Value] = {}
+        self._by_storage: dict[int, list[Value]] = {}
+        self._held: list[Tensor] = []  # so that no id is used twice
+        self._calls: dict[str, int] = {}
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``, then note what went in and out."""
+        kwargs = kwargs or {}
+        op = op_of(func)
+        if self._paused or is_metadata(op.name) or _gathers_parameters():
+            return func(*args, **kwargs)
+        call = self._calls.get(op.key, 0)
+        self._calls[op.key] = call + 1
+        if self.inside:
+            return func(*args, **kwargs)
+        in_place = op.in_place or bool(kwargs.get("inplace"))
+        for target in self._targets(in_place, args, kwargs):
+            self._preserve(target)
+        inputs = self._read(tensors_in((args, kwargs)))
+        out = func(*args, **kwargs)
+        made = self._made(op, args, out, in_place)
+        if made or next(tensors_in(out), None) is None:
+            node = self._node(op, call, args, kwargs, inputs)
+            node.outputs = [self._bind(tensor, node) for tensor in made]
+        return out
+
+    def start(self) -> None:
+        """Watch everything from now on."""
+        self._paused = False
+        super().__enter__()  # type: ignore[no-untyped-call]
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._paused = True
+        super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not watch what is done inside the block."""
+        self._paused = True
+        yield
+        self._paused = False
+
+    def source(self, tensor: Tensor) -> Value:
+        """Register a tensor that was there before the forward: an input of the model."""
+        return self._bind(tensor, None)
+
+    def layer_called(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A Linear or conv has returned. Called with ``inside`` already lowered."""
+        node = self._node(Op("layer", "layer", False), 0, (), {}, self._read(tensors_in(inputs)))
+        node.layer, node.module, node.nested = name, module, self.inside > 0
+        node.outputs = [self._bind(tensor, node) for tensor in tensors_in(output)]
+
+    def module_called(self, entered: Entered, output: Any) -> None:
+        """Any module has returned: its result is the site of a hook if it was made in there."""
+        if self.inside or not isinstance(output, Tensor):
+            return
+        module, name = entered.module, type(entered.module).__name__
+        inputs = [value for tensor in tensors_in(entered.inputs) if (value := self._values.get(id(tensor)))]
+        value = self._values.get(id(output)) or self._alias(output)
+        if value is None:  # made by something that is no torch function, such as an autograd.Function
+            node = self._node(Op(name, f"module.{name}", False), 0, (), {}, inputs)
+            value = self._bind(output, node)
+            node.outputs = [value]
+        elif value.producer is None or value.producer.index < entered.start:
+            return
+        if value.module is None:
+            value.module = (entered.path, entered.call)
+        if not type(module).__module__.startswith("torch.nn") and _may_be_an_activation(module):
+            self.record.leaves.append(Leaf(name, inputs, value))
+
+    def finished(self, output: Any) -> None:
+        """The forward is over and has returned ``output``."""
+        self.record.results = self._read(tensors_in(output))
+
+    def _made(self, op: Op, args: Any, out: Any, in_place: bool) -> list[Tensor]:
+        """Tensors that are new after a call; none when it handed its own argument through (dropout in eval mode)."""
+        if in_place:
+            return list(tensors_in(args[:1] if out is None else out))
+        made = list(tensors_in(out))
+        same = op.name in SAME or op.name in DROPOUTS or op.name in RESHAPES
+        return [] if same and {id(t) for t in made} <= {id(t) for t in tensors_in(args)} else made
+
+    def _node(self, op: Op, call: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: list[Value]) -> Node:
+        node = Node(len(self.record.nodes), op, call, args, kwargs, inputs)
+        self.record.nodes.append(node)
+        for value in dict.fromkeys(inputs):
+            value.readers.append(node)
+        return node
+
+    def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
+        """Values of tensors that are read; parameters and other constants of the model have none."""
+        found = []
+        for tensor in tensors:
+            value = self._values.get(id(tensor))
+            if value is None and not isinstance(tensor, nn.Parameter) and id(tensor) not in self._constants:
+                value = self._alias(tensor)
+                if value is None:
+                    self.record.unseen = len(self.record.nodes)
+                    value = self._bind(tensor, None)
+            if value is not None:
+                found.append(value)
+        return found
+
+    def _alias(self, tensor: Tensor) -> Value | None:
+        """A new tensor object on the same memory, as FSDP's and DDP's autograd functions return."""
+        for value in reversed(self._by_storage.get(_storage(tensor), [])):
+            same = value.tensor
+            if (same.shape, same.stride(), same.storage_offset(), same.dtype) == (
+                tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype,
+            ):  # fmt: skip
+                self._values[id(tensor)] = value
+                self._held.append(tensor)
+                return value
+        return None
+
+    def _bind(self, tensor: Tensor, producer: Node | None) -> Value:
+        value = Value(tensor, tuple(tensor.shape), producer)
+        self._values[id(tensor)] = value
+        self._held.append(tensor)
+        if storage := _storage(tensor):
+            self._by_storage.setdefault(storage, []).append(value)
+        return value
+
+    @staticmethod
+    def _targets(in_place: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+        if in_place:
+            yield from tensors_in(args[:1] or tuple(kwargs.values())[:1])
+        yield from tensors_in(kwargs.get("out"))
+
+    def _preserve(self, target: Tensor) -> None:
+        """Copy what is about to be overwritten, so that it can still be counted when the forward is over."""
+        place = _storage(target)
+        for value in self._by_storage.get(place, []):
+            # FSDP frees the memory under tensors that live on; it may belong to another tensor by now.
+            if not value.copied and _storage(value.tensor) == place:
+                value.tensor, value.copied = value.tensor.detach().clone(), True
+
+
+def _gathers_parameters() -> bool:
+    """Whether FSDP is at work on its shards: its hooks run inside the forward but handle no activation."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _may_be_an_activation(module: nn.Module) -> bool:
+    """Nothing inside, and no matrix that could mix neurons."""
+    return next(module.children(), None) is None and all(weight.dim() < 2 for weight in module.parameters(False))
+
+
+def _storage(tensor: Tensor) -> int:
+    """Address of the memory of a tensor; 0 when it has none (meta, fake, sparse and empty tensors)."""
+    try:
+        return int(tensor.untyped_storage().data_ptr())
+    except (RuntimeError, NotImplementedError):
+        return 0

@@ -1,0 +1,49 @@
+"""L3: one file per published method. A new one is a file, an export line below and a golden test."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from actprune.errors import RecipeError, unknown_name
+from actprune.methods.activation import activation, activation_literal
+from actprune.methods.apoz import apoz
+from actprune.methods.magnitude import magnitude
+from actprune.methods.random import random
+from actprune.methods.snip import snip
+from actprune.methods.wanda import wanda
+from actprune.types import Recipe
+
+__all__ = [
+    "REGISTRY",
+    "activation",
+    "activation_literal",
+    "apoz",
+    "magnitude",
+    "make",
+    "names",
+    "random",
+    "snip",
+    "wanda",
+]
+
+REGISTRY: dict[str, Callable[..., Recipe]] = {
+    method.__name__: method for method in (activation, activation_literal, apoz, magnitude, random, snip, wanda)
+}
+
+
+def names() -> list[str]:
+    """Names of all methods."""
+    return sorted(REGISTRY)
+
+
+def make(name: str, options: dict[str, Any]) -> Recipe:
+    """Build the recipe of a method by name. An unknown name or option is a RecipeError with the nearest match."""
+    if name not in REGISTRY:
+        raise RecipeError(unknown_name("method", name, REGISTRY))
+    known = inspect.signature(REGISTRY[name]).parameters
+    for option in options:
+        if option not in known:
+            raise RecipeError(unknown_name(f"option of method {name}", option, known))
+    return REGISTRY[name](**options)

@@ -1,0 +1,136 @@
+"""Activation-based pruning: prune what fires least, in cycles triggered by the training accuracy.
+
+Source: T. Ganguli, E. K. P. Chong. Activation-Based Pruning of Neural Networks. Algorithms 17(1):48, 2024.
+
+    c_l[j] <- number of inputs for which neuron j of layer l fires (relu(w_j . x + b_j) != 0)
+    repeat   train until the training accuracy reaches the next threshold
+             score(w_ij) = c[j]              (score="neuron")
+                         = c[j] * |w_ij|     (score="neuron_weight")
+             remove the lowest-scored weights
+               scope="global"  all hidden layers compete in one ranking
+               scope="layer"   one hidden layer per stage
+    until    the last threshold; then go on training to recover
+
+``activation_literal`` is the recipe as published; ``activation`` is the same method with three guards, and our default.
+
+Deviations of ``activation_literal`` from the text and the authors' code
+  - ties are broken by a seeded rule (the code: whatever an unstable sort gives);
+  - orphans: the code zeroes the outgoing weights only of neurons emptied in the same step and sends relu(bias) of
+    those neurons nowhere; we remove the outgoing weights of every neuron without inputs and fold its constant into
+    the next bias, so that removing orphans does not change what the network computes;
+  - zeros are held at zero after the optimizer step (any optimizer), not by zeroed gradients (plain SGD only).
+Guards of ``activation``
+  - orphans count inside the budget, so that 90 % asked is 90 % obtained;
+  - no layer is emptied: the best ``keep_at_least`` units of each layer never compete;
+  - activities are compared across layers relative to the mean of their layer.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from actprune.criteria import Counter, CounterTimesWeight
+from actprune.criteria.counter import Across, Count
+from actprune.errors import RecipeError
+from actprune.recover import Keep
+from actprune.schedules import AccuracyTriggered, LayerByLayer, OneShot
+from actprune.types import Budget, Neuron, Recipe, Schedule, Scope, Unit, Weight
+
+Score = Literal["neuron", "neuron_weight"]
+
+
+def _criterion(score: Score, count: Count, across: Across, fires_above: float | None) -> Counter:
+    kinds: dict[str, type[Counter]] = {"neuron": Counter, "neuron_weight": CounterTimesWeight}
+    if score not in kinds:
+        raise RecipeError(f"score={score!r} is not known; use 'neuron' or 'neuron_weight'")
+    return kinds[score](count, across, fires_above)
+
+
+def activation(
+    sparsity: float = 0.9,
+    *,
+    score: Score = "neuron_weight",
+    scope: Scope = "global",
+    count: Count = "nonzero",
+    across: Across = "layer_mean",
+    unit: Unit | None = None,
+    cycles: int = 1,
+    start_at: float = 0.80,
+    retrain_to: float = 0.98,
+    schedule: Schedule | None = None,
+    count_on: Literal["observe", "train"] | None = None,
+    count_every: int = 1,
+    fires_above: float | None = None,
+    remove_orphans: bool = True,
+    keep_at_least: int = 1,
+    regrow: Literal["frozen", "free"] = "frozen",
+    seed: int = 0,
+) -> Recipe:
+    """Activation-based pruning with guards (see the file's head for what they are and why).
+
+    sparsity    fraction of all prunable weights to remove, orphans included
+    score       "neuron": the firing count alone, whole neurons; "neuron_weight": firing count x |weight|
+    scope       "global", "layer" (each layer loses the same fraction) or "row"
+    cycles      1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
+                towards ``retrain_to``, amounts proportional to 0.8^i
+    count_on    "observe" (default for one cycle) or "train": count on the live training batches (default for cycles)
+
+    >>> activation(0.9).budget
+    Budget(kind='sparsity', value=0.9, of='prunable')
+    """
+    return Recipe(
+        name="activation",
+        criterion=_criterion(score, count, across, fires_above),
+        budget=Budget.sparsity(sparsity),
+        schedule=schedule or (OneShot() if cycles == 1 else AccuracyTriggered(cycles, start_at, retrain_to)),
+        recovery=Keep(),
+        unit=unit or (Neuron() if score == "neuron" else Weight()),
+        scope=scope,
+        count_on=count_on or ("observe" if cycles == 1 else "train"),
+        count_every=count_every,
+        regrow=regrow,
+        skip_output=True,
+        keep_at_least=keep_at_least,
+        remove_orphans=remove_orphans,
+        seed=seed,
+    )
+
+
+def activation_literal(
+    sparsity: float = 0.9,
+    *,
+    score: Score = "neuron",
+    scope: Scope = "global",
+    count: Count = "nonzero",
+    cycles: int = 5,
+    start_at: float = 0.80,
+    retrain_to: float = 0.98,
+    schedule: Schedule | None = None,
+    count_on: Literal["observe", "train"] = "observe",
+    remove_orphans: bool = True,
+    seed: int = 0,
+) -> Recipe:
+    """Activation-based pruning as published, with nothing in its way: layers may be emptied, orphans come on top.
+
+    The fraction is one of ALL weights, the unpruned output layer included. Global scope accumulates the counts over the
+    whole run; the local scope counts afresh for each stage. ``count_on="train"`` is the 2022 code (every training
+    batch); "observe" the later one (32 random training images at the end of each epoch, which the loop draws).
+    """
+    local = scope != "global"
+    return Recipe(
+        name="activation_literal",
+        criterion=_criterion(score, count, "count", None),
+        budget=Budget.sparsity(sparsity, of="prunable" if local else "all"),
+        schedule=schedule or (LayerByLayer(start_at) if local else AccuracyTriggered(cycles, start_at, retrain_to)),
+        recovery=Keep(),
+        unit=Neuron() if local and score == "neuron" else Weight(),
+        scope=scope,
+        allocation="staged" if local else "uniform",
+        count_on=count_on,
+        skip_output=True,
+        remove_orphans=remove_orphans,
+        orphans_inside=False,
+        allow_collapse=("*",),
+        reset_counts=local,
+        seed=seed,
+    )

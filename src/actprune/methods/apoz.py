@@ -1,0 +1,38 @@
+"""Network trimming: remove the neurons whose activation is most often zero (APoZ).
+
+Source: Hu, Peng, Tai, Tang. Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
+Architectures. 2016 (arXiv 1607.03250), equation 1; iterate and retrain from the remaining weights.
+
+Deviation: the number of neurons removed comes from a budget, not from a threshold on APoZ set by hand per layer.
+"""
+
+from __future__ import annotations
+
+from actprune.criteria import Apoz
+from actprune.recover import Keep
+from actprune.schedules import OneShot
+from actprune.types import Budget, Neuron, Recipe, Schedule, Scope
+
+
+def apoz(
+    sparsity: float = 0.5,
+    *,
+    scope: Scope = "layer",
+    schedule: Schedule | None = None,
+    fires_above: float | None = None,
+    keep_at_least: int = 1,
+    seed: int = 0,
+) -> Recipe:
+    """Whole neurons or channels with the highest share of zeros go; the output layer is left alone."""
+    return Recipe(
+        name="apoz",
+        criterion=Apoz(fires_above),
+        budget=Budget.sparsity(sparsity),
+        schedule=schedule or OneShot(),
+        recovery=Keep(),
+        unit=Neuron(),
+        scope=scope,
+        skip_output=True,
+        keep_at_least=keep_at_least,
+        seed=seed,
+    )

@@ -1,0 +1,1 @@
+"""L5: figures and tables of a run, from plain records."""

@@ -1,0 +1,165 @@
+"""L1: when to prune and how far. Pure functions of ``Progress``; every class is frozen and serialisable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actprune.errors import RecipeError
+from actprune.types import Progress
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RecipeError(message)
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """All at once: when ``prune()`` is called, or by itself after ``at_step`` optimizer steps."""
+
+    at_step: int | None = None
+
+    @property
+    def stages(self) -> int:
+        """One pruning."""
+        return 1
+
+    def due(self, progress: Progress) -> bool:
+        """True once ``at_step`` is reached."""
+        return self.at_step is not None and progress.cycle == 0 and progress.step >= self.at_step
+
+    def target(self, progress: Progress, final: float) -> float:
+        """The whole budget."""
+        return final
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """Gradual pruning, s_t = s_f - s_f (1 - (t - begin)/(end - begin))^3, every ``every`` steps.
+
+    Source: Zhu & Gupta 2017 (arXiv 1710.01878), equation 1 with s_i = 0.
+    """
+
+    begin: int
+    end: int
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        ok = 0 <= self.begin < self.end and 1 <= self.every <= self.end - self.begin
+        _require(ok, f"cubic schedule needs 0 <= begin < end and 1 <= every <= end - begin; found {self}")
+
+    @property
+    def stages(self) -> int:
+        """Number of prunings between begin and end."""
+        return -(-(self.end - self.begin) // self.every)
+
+    def _step_of(self, cycle: int) -> int:
+        return min(self.begin + (cycle + 1) * self.every, self.end)
+
+    def due(self, progress: Progress) -> bool:
+        """True when the step of the next stage is reached."""
+        return progress.cycle < self.stages and progress.step >= self._step_of(progress.cycle)
+
+    def target(self, progress: Progress, final: float) -> float:
+        """Sparsity on the cubic curve at the planned step of this stage."""
+        done = (self._step_of(min(progress.cycle, self.stages - 1)) - self.begin) / (self.end - self.begin)
+        return final * (1.0 - (1.0 - done) ** 3)
+
+
+@dataclass(frozen=True)
+class EqualSurvivors:
+    """The same share of the SURVIVORS is removed in each of ``cycles`` prunings, so kept = (1 - final)^(i / cycles).
+
+    Source: iterative magnitude pruning, Frankle & Carbin 2019 (arXiv 1803.03635). Due every ``every`` steps, or only
+    when ``prune()`` is called (``every=None``).
+    """
+
+    cycles: int
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        ok = self.cycles >= 1 and (self.every is None or self.every >= 1)
+        _require(ok, f"equal-survivors schedule needs cycles >= 1 and every >= 1; found {self}")
+
+    @property
+    def stages(self) -> int:
+        """Number of prunings."""
+        return self.cycles
+
+    def due(self, progress: Progress) -> bool:
+        """True when the step of the next cycle is reached."""
+        if self.every is None or progress.cycle >= self.cycles:
+            return False
+        return progress.step >= (progress.cycle + 1) * self.every
+
+    def target(self, progress: Progress, final: float) -> float:
+        """1 - (1 - final)^((cycle + 1)/cycles); exactly ``final`` in the last cycle."""
+        done = min(progress.cycle + 1, self.cycles)
+        return final if done == self.cycles else 1.0 - (1.0 - final) ** (done / self.cycles)
+
+
+@dataclass(frozen=True)
+class AccuracyTriggered:
+    """The founding method: pruning i when the training accuracy reaches start + i (stop - start)/cycles.
+
+    Amounts are proportional to decay^i (29.75, 23.80, 19.04, 15.23, 12.18 % of the target for five cycles and 0.8).
+    Source: Ganguli & Chong 2024, Algorithms 17(1):48, and the authors' code (global scope).
+    """
+
+    cycles: int = 5
+    start: float = 0.80
+    stop: float = 0.98
+    decay: float = 0.8
+
+    def __post_init__(self) -> None:
+        ok = self.cycles >= 1 and 0.0 <= self.start <= self.stop <= 1.0 and self.decay > 0
+        _require(ok, f"accuracy-triggered schedule needs cycles >= 1, 0 <= start <= stop <= 1, decay > 0; found {self}")
+
+    @property
+    def stages(self) -> int:
+        """Number of prunings."""
+        return self.cycles
+
+    def threshold(self, cycle: int) -> float:
+        """Training accuracy (0..1) that triggers pruning number ``cycle``."""
+        return self.start + cycle * (self.stop - self.start) / self.cycles
+
+    def due(self, progress: Progress) -> bool:
+        """True when the reported accuracy has reached the next threshold."""
+        if progress.metric is None or progress.cycle >= self.cycles:
+            return False
+        return progress.metric >= self.threshold(progress.cycle)
+
+    def target(self, progress: Progress, final: float) -> float:
+        """final * (sum of decay^i up to this cycle) / (sum over all cycles)."""
+        done = min(progress.cycle + 1, self.cycles)
+        if done == self.cycles:
+            return final
+        return final * sum(self.decay**i for i in range(done)) / sum(self.decay**i for i in range(self.cycles))
+
+
+@dataclass(frozen=True)
+class LayerByLayer:
+    """The founding method's local scope: one layer per stage, each as soon as the accuracy of the last pruning is regained.
+
+    The first pruning waits for ``start``. Use with ``allocation="staged"``. Source: authors' code, ``layer_wise``.
+    """
+
+    start: float = 0.80
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.start <= 1.0, f"layer-by-layer schedule needs 0 <= start <= 1; found {self}")
+
+    @property
+    def stages(self) -> None:
+        """One per layer."""
+        return None
+
+    def due(self, progress: Progress) -> bool:
+        """True when the accuracy is back at the level of the last pruning."""
+        wanted = self.start if progress.metric_at_last_prune is None else progress.metric_at_last_prune
+        return progress.metric is not None and progress.metric >= wanted
+
+    def target(self, progress: Progress, final: float) -> float:
+        """The full budget for the layer whose turn it is (the allocation picks the layer)."""
+        return final

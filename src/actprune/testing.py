@@ -1,0 +1,238 @@
+"""L5: ``check_method``, the contract that every method must pass; run it on your own recipe.
+
+    from actprune.testing import check_method
+    check_method(my_method)        # my_method(sparsity, *, seed=0) -> Recipe
+
+Each check raises AssertionError saying what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from actprune import criteria, recover, schedules, types
+from actprune.engine.pruner import Pruner
+from actprune.engine.report import PruneReport
+from actprune.errors import LayerCollapseError
+from actprune.recipes import from_dict, to_dict
+from actprune.types import NM, Recipe, Weight
+
+Data = tuple[Tensor, Tensor]
+
+
+class Factory(Protocol):
+    """What a method is: a function of the sparsity, with a keyword ``seed``, that returns a recipe."""
+
+    def __call__(self, sparsity: float, *, seed: int = 0) -> Recipe:
+        """Build the recipe."""
+        ...
+
+
+def check_method(make: Factory) -> None:
+    """Run every check. A recipe with an ``NM`` unit is checked at the sparsity that the unit fixes."""
+    for check in CHECKS:
+        check(make)
+
+
+def check_round_trips(make: Factory) -> None:
+    """A recipe is comparable, printable and serialisable."""
+    recipe = make(0.5)
+    names: dict[str, Any] = {**vars(types), **vars(criteria), **vars(schedules), **vars(recover)}
+    names[type(recipe.criterion).__name__] = type(recipe.criterion)
+    assert eval(repr(recipe), names) == recipe, f"eval(repr(recipe)) is not the recipe: {recipe!r}"
+    assert from_dict(to_dict(recipe)) == recipe, f"from_dict(to_dict(recipe)) is not the recipe: {recipe!r}"
+    assert hash(recipe) == hash(make(0.5)), "two recipes built alike must be equal and hash alike"
+
+
+def check_exact_budget(make: Factory) -> None:
+    """Asked is obtained: exactly for weights, overshooting by less than one unit for neurons and blocks."""
+    for sparsity in _sparsities(make):
+        recipe, model = make(sparsity), small_net()
+        pruner, report = prune(model, recipe, sparsity)
+        masks = pruner.masks
+        if recipe.allocation == "staged":
+            first = next(iter(masks.values()))
+            removed, total = int((~first).sum()), first.numel()
+        else:
+            removed = sum(int((~mask).sum()) for mask in masks.values())
+            total = _counted(model, recipe, masks)
+        need = math.floor(sparsity * total + 0.5)
+        assert removed >= need, f"{recipe.name}: asked {need} of {total} weights, removed only {removed}"
+        exact = isinstance(recipe.unit, Weight) and not recipe.remove_orphans
+        slack = (
+            0 if exact or isinstance(recipe.unit, NM) else total if recipe.remove_orphans else 2 * _largest_unit(masks)
+        )
+        assert removed <= need + slack, f"{recipe.name}: asked {need} of {total} weights, removed {removed}"
+        if recipe.allocation != "staged":
+            assert math.isclose(report.obtained, removed / total), "the report must say what was really removed"
+        for name, mask in masks.items():
+            assert not model.get_parameter(name)[~mask].any(), f"{name}: pruned weights must be exactly zero"
+
+
+def check_ties(make: Factory) -> None:
+    """Equal weights everywhere: still the exact budget, and the same seed gives the same mask."""
+    sparsity = _sparsities(make)[0]
+    chosen = []
+    for _ in range(2):
+        model = small_net()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.05)
+        chosen.append(prune(model, make(sparsity, seed=3), sparsity)[0].masks)
+    _assert_same(chosen[0], chosen[1], "two prunings with the same seed differ on tied scores")
+
+
+def check_monotone(make: Factory) -> None:
+    """A recipe that promises monotone masks never revives a weight by pruning further."""
+    recipe = make(0.7)
+    if not recipe.monotone or isinstance(recipe.unit, NM):
+        return
+    model = small_net()
+    pruner, _ = prune(model, recipe, 0.3)
+    before = {name: mask.clone() for name, mask in pruner.masks.items()}
+    observe(pruner, model)
+    pruner.prune(0.7)
+    for name, mask in pruner.masks.items():
+        assert not (mask & ~before[name]).any(), f"{recipe.name}: {name} got weights back although masks are monotone"
+
+
+def check_emptied_layer(make: Factory) -> None:
+    """A layer of zeros is pruned like any other or refused as a collapse; nothing becomes NaN."""
+    sparsity, model = _sparsities(make)[0], small_net()
+    recipe = make(sparsity)
+    with torch.no_grad():
+        model.get_parameter("2.weight").zero_()
+    try:
+        pruner, _ = prune(model, recipe, sparsity)
+    except LayerCollapseError:
+        return
+    assert all(bool(torch.isfinite(p).all()) for p in pruner.model.parameters()), "pruning made weights NaN or Inf"
+
+
+def check_dtypes(make: Factory) -> None:
+    """bf16, fp16 and fp64 work; parameters stay the same objects with the same dtype and device."""
+    sparsity = _sparsities(make)[0]
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        model = small_net().to(dtype)
+        before = {name: (parameter, parameter.dtype, parameter.device) for name, parameter in model.named_parameters()}
+        pruner, report = prune(model, make(sparsity), sparsity)
+        assert report.obtained > 0, f"{dtype}: nothing was pruned"
+        for name, parameter in model.named_parameters():
+            assert before[name][0] is parameter, f"{dtype}: {name} was replaced by another parameter"
+            assert before[name][1:] == (parameter.dtype, parameter.device), f"{dtype}: {name} changed dtype or device"
+        assert all(mask.dtype == torch.bool for mask in pruner.masks.values()), "masks must be bool"
+
+
+def check_resume(make: Factory) -> None:
+    """Saving after one pruning and going on in a new process gives the masks of an uninterrupted run."""
+    first, second = (_sparsities(make) * 2)[:2]
+    recipe, model = make(second), small_net()
+    whole, _ = prune(model, recipe, first)
+    stored, weights = whole.state_dict(), copy.deepcopy(model.state_dict())
+    observe(whole, model)
+    whole.prune(second)
+    again = small_net()
+    again.load_state_dict(weights)
+    resumed = Pruner(again, recipe)
+    resumed.load_state_dict(stored)
+    observe(resumed, again)
+    resumed.prune(second)
+    _assert_same(whole.masks, resumed.masks, "a resumed run gives other masks")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), f"a resumed run gives other weights in {name}"
+
+
+def check_ranks(make: Factory) -> None:
+    """Statistics of two halves of the data, added up, give the masks of the whole data."""
+    sparsity = _sparsities(make)[0]
+    recipe = make(sparsity)
+    inputs, labels = small_data()
+    whole, _ = prune(small_net(), recipe, sparsity)
+    halves = []
+    for part in (slice(0, 40), slice(40, None)):
+        half = Pruner(model := small_net(), recipe)
+        observe(half, model, (inputs[part], labels[part]))
+        halves.append(half)
+    left, right = halves
+    for name, sums in left.state.sums.items():
+        for key, value in sums.items():
+            value += right.state.sums[name][key]
+    for name, gradient in left.state.gradients.items():
+        gradient += right.state.gradients[name]
+    left.prune(sparsity)
+    _assert_same(whole.masks, left.masks, "merged statistics of two ranks give other masks than one process")
+
+
+CHECKS: tuple[Callable[[Factory], None], ...] = (
+    check_round_trips,
+    check_exact_budget,
+    check_ties,
+    check_monotone,
+    check_emptied_layer,
+    check_dtypes,
+    check_resume,
+    check_ranks,
+)
+
+
+def small_net() -> nn.Sequential:
+    """A seeded 32-24-16-8-4 ReLU net; its weights are named 0.weight, 2.weight, 4.weight, 6.weight."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        widths = (32, 24, 16, 8, 4)
+        layers: list[nn.Module] = []
+        for width, following in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, following), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+
+def small_data() -> Data:
+    """64 seeded inputs of 32 features in multiples of 1/8 (so that sums are exact), and labels 0..3."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randint(-8, 9, (64, 32), generator=generator) / 8
+    return inputs, torch.randint(0, 4, (64,), generator=generator)
+
+
+def observe(pruner: Pruner, model: nn.Module, data: Data | None = None) -> None:
+    """Show the data once, with a backward pass if the recipe's criterion needs gradients."""
+    inputs, labels = data or small_data()
+    inputs = inputs.to(next(model.parameters()).dtype)
+    wants_gradient = any(need.statistic == "gradient" for need in pruner.recipe.criterion.needs)
+    with pruner.observe():
+        output = model(inputs)
+        if wants_gradient:
+            nn.functional.cross_entropy(output.float(), labels, reduction="sum").backward()
+
+
+def prune(model: nn.Module, recipe: Recipe, fraction: float) -> tuple[Pruner, PruneReport]:
+    """Observe the small data and prune to ``fraction``."""
+    pruner = Pruner(model, recipe)
+    observe(pruner, model)
+    return pruner, pruner.prune(fraction)
+
+
+def _sparsities(make: Factory) -> list[float]:
+    unit = make(0.5).unit
+    return [1 - unit.n / unit.m] if isinstance(unit, NM) else [0.25, 0.6]
+
+
+def _counted(model: nn.Module, recipe: Recipe, masks: dict[str, Tensor]) -> int:
+    if recipe.budget.of == "prunable":
+        return sum(mask.numel() for mask in masks.values())
+    return sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+
+
+def _largest_unit(masks: dict[str, Tensor]) -> int:
+    return max(mask[0].numel() for mask in masks.values())
+
+
+def _assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], message: str) -> None:
+    assert ours.keys() == theirs.keys(), message
+    for name, mask in ours.items():
+        assert torch.equal(mask, theirs[name]), f"{message} ({name}: {int((mask != theirs[name]).sum())} weights)"

@@ -1,0 +1,102 @@
+"""One of two gloo processes: prune under DDP or FSDP2, train, and write masks and weights to a file."""
+
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from actprune import Pruner, methods
+from actprune.errors import ObservationError
+from actprune.testing import small_data, small_net
+
+RECIPES = {
+    "activation": lambda: methods.activation(0.6),
+    "activation neurons": lambda: methods.activation(0.6, score="neuron"),
+    "live": lambda: methods.activation(0.6, cycles=2),
+    "wanda": lambda: methods.wanda(0.5),
+    "snip": lambda: methods.snip(0.6),
+    "magnitude": lambda: methods.magnitude(0.6),
+    "random": lambda: methods.random(0.6),
+}
+
+
+def biased_net():
+    model = small_net()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(0.1)
+    return model
+
+
+def wrapped(kind, model):
+    if kind == "fsdp2":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    return DistributedDataParallel(model) if kind == "ddp" else model
+
+
+def full(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def session(kind, name, share):
+    """Observe this rank's share, prune, train three steps on it. Returns masks and full weights."""
+    inputs, labels = (part[share] for part in small_data())
+    model = wrapped(kind, biased_net())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    pruner = Pruner(model, RECIPES[name]()).attach(optimizer)
+    if name == "live":
+        for _ in range(2):
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    else:
+        with pruner.observe():
+            output = model(inputs)
+            if name == "snip":
+                nn.functional.cross_entropy(output, labels).backward()
+    pruner.prune(0.5 if name == "wanda" else 0.6)
+    masks = {key: mask.clone() for key, mask in pruner.masks.items()}
+    pruned = {key: full(value).detach().clone() for key, value in pruner.model.state_dict().items()}
+    for _ in range(3):
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = {key: full(value).detach().clone() for key, value in pruner.model.state_dict().items()}
+    return {"masks": masks, "pruned": pruned, "trained": trained}
+
+
+def one_rank_without_data():
+    """Rank 1 observes nothing of its own: every rank must get the error, none may hang."""
+    pruner = Pruner(biased_net(), methods.activation(0.6))
+    if dist.get_rank() == 0:
+        with pruner.observe():
+            pruner.model(small_data()[0])
+    try:
+        pruner.prune()
+    except ObservationError as error:
+        return str(error)
+    return "no error"
+
+
+def main(kind, rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store-{kind}", rank=int(rank), world_size=2)
+    torch.set_num_threads(1)
+    share = slice(int(rank), None, 2)
+    found = {name: session(kind, name, share) for name in RECIPES}
+    found["one rank without data"] = one_rank_without_data()
+    torch.save(found, f"{folder}/{kind}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,68 @@
+"""The house: a file imports only from lower layers, siblings of L1 do not import each other, and two lone rules."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import actprune
+
+ROOT = Path(actprune.__file__).parent
+LAYER = {
+    "errors": 0, "types": 0, "state": 0,
+    "stats": 1, "criteria": 1, "select": 1, "schedules": 1, "recover": 1, "penalties": 1, "analysis": 1,
+    "core": 2, "graph": 2, "recipes": 2,
+    "methods": 3, "engine": 3,
+    "compact": 4, "artifact": 4, "runtime": 4,
+    "bench": 5, "report": 5, "cli": 5, "integrations": 5, "testing": 5,
+}  # fmt: skip
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    """Rooms of actprune that a file imports, TYPE_CHECKING ones included."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "actprune":
+            parts = node.module.split(".")
+            found += [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("actprune.")]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_lower_layers(path):
+    here = room(path)
+    assert here in LAYER, f"{here} has no layer: add it to the design and to this test"
+    for other in imports(path):
+        if other == here or other == "__version__":
+            continue
+        assert LAYER[other] <= LAYER[here], f"{here} (L{LAYER[here]}) imports {other} (L{LAYER[other]})"
+        if LAYER[here] == 1:
+            assert LAYER[other] == 0, f"L1 siblings do not import each other: {here} imports {other}"
+
+
+def test_the_engine_never_imports_methods():
+    assert not [path for path in FILES if room(path) == "engine" and "methods" in imports(path)]
+
+
+def test_only_one_file_touches_torch_distributed():
+    users = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if "torch.distributed" in path.read_text()
+        and LAYER[room(path)] < 5
+        and "import torch.distributed" in path.read_text()
+        or "from torch.distributed" in path.read_text()
+    ]
+    assert users == ["engine/distributed.py"]
+
+
+def test_files_stay_small():
+    large = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > 300}
+    assert not large
