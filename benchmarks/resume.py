@@ -123,10 +123,11 @@ def report(trials: list[dict], out: Path) -> None:
     ]
     text = [
         "# Resume after kill -9", "",
-        f"{same} of {len(trials)} runs on digits (article's network, 40 epochs) that were killed with SIGKILL at a random "
-        f"moment and resumed ended with the same weights, masks, counts and metrics, bit for bit. `{command}`, torch "
-        f"{machine['torch']}, 1 thread.", "",
-        "| trial | run | killed after (s) | epochs stored | bit-identical |", "| ---: | :--- | ---: | ---: | :--- |", *rows,
+        f"{same} of {len(trials)} runs on digits (article's network, 40 epochs) that were killed with SIGKILL at a "
+        f"random moment and resumed ended with the same weights, masks, counts and metrics, bit for bit. `{command}`, "
+        f"torch {machine['torch']}, 1 thread.", "",
+        "| trial | run | killed after (s) | epochs stored | bit-identical |",
+        "| ---: | :--- | ---: | ---: | :--- |", *rows,
     ]  # fmt: skip
     (out / "resume.md").write_text("\n".join(text) + "\n")
     print(f"{same} of {len(trials)} identical; wrote {out / 'resume.md'}")

@@ -11,8 +11,8 @@ from actprune.bench import loop
 from actprune.cli.main import app
 
 QUICK = [
-    "run", "--model", "mlp", "--hidden", "24,16", "--lr", "0.1", "--batch-size", "32", "--epochs", "12", "--cycles", "2",
-    "--start-at", "0.5", "--retrain-to", "0.9", "--sparsity", "0.5", "--threads", "1", "--no-plots",
+    "run", "--model", "mlp", "--hidden", "24,16", "--lr", "0.1", "--batch-size", "32", "--epochs", "12",
+    "--cycles", "2", "--start-at", "0.5", "--retrain-to", "0.9", "--sparsity", "0.5", "--threads", "1", "--no-plots",
 ]  # fmt: skip
 
 
@@ -31,7 +31,15 @@ def test_version_and_help():
     assert "run" in top
     assert "resume" in top
     shown = plain(call("run", "--help").output)
-    for text in ("Data and model", "Pruning", "Training", "Output", "--seeds 0,1,2", "--lr", "[default: 0.05]"):
+    for text in (
+        "Data and model",
+        "Pruning",
+        "Training",
+        "Output",
+        "--seeds 0,1,2",
+        "--lr",
+        "Learning rate. Default: 0.05.",
+    ):
         assert text in shown
 
 
@@ -72,9 +80,9 @@ def test_seeds_give_a_row_each_and_mean_with_spread(tmp_path):
     text = plain(result.output)
     both = [json.loads((tmp_path / "runs" / f"seed-{seed}" / "summary.json").read_text()) for seed in (3, 4)]
     assert [summary["seed"] for summary in both] == [3, 4]
-    assert "seed-3 50.00" in text
-    mean = sum(summary["test_accuracy"] for summary in both) / 2
-    assert re.search(rf"mean ± std .* {100 * mean:.2f} ± \d", text)
+    assert "run seed-3 seed-4 mean ± std" in text
+    one, two = (summary["test_accuracy"] for summary in both)
+    assert re.search(rf"test acc. \(%\) {100 * one:.2f} {100 * two:.2f} {50 * (one + two):.2f} ± \d", text)
     again = call(*QUICK, "--seeds", "3,4", "--out", tmp_path / "runs")
     assert again.exit_code == 2
     assert "holds runs already" in plain(again.output)

@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import distributed_worker as worker
 import pytest
 import torch
+
+import distributed_worker as worker
 
 FILE = Path(worker.__file__)
 

@@ -55,9 +55,11 @@ def test_only_one_file_touches_torch_distributed():
     users = [
         str(path.relative_to(ROOT))
         for path in FILES
-        if "torch.distributed" in path.read_text()
-        and LAYER[room(path)] < 5
-        and "import torch.distributed" in path.read_text()
+        if (
+            "torch.distributed" in path.read_text()
+            and LAYER[room(path)] < 5
+            and "import torch.distributed" in path.read_text()
+        )
         or "from torch.distributed" in path.read_text()
     ]
     assert users == ["engine/distributed.py"]

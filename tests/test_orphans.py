@@ -50,6 +50,20 @@ def test_the_network_computes_the_same_without_its_orphans(build, sparsity):
         torch.testing.assert_close(folded.eval()(inputs), plain.eval()(inputs), rtol=1e-10, atol=1e-10)
 
 
+def test_neurons_that_nobody_reads_are_removed_without_touching_the_outputs():
+    """With count="zero" readers die one after another, and what fed them is not constant."""
+    for seed in range(5):
+        inputs = small_data()[0].double()
+        folded, plain = biased(small_net().double()), biased(small_net().double())
+        for model, remove in ((folded, True), (plain, False)):
+            recipe = methods.activation_literal(0.7, count="zero", remove_orphans=remove, seed=seed)
+            pruner = Pruner(model, recipe)
+            observe(pruner, model)
+            pruner.prune(0.7)
+        with torch.no_grad():
+            torch.testing.assert_close(folded(inputs), plain(inputs), rtol=1e-10, atol=1e-10)
+
+
 def test_orphans_inside_the_budget_give_what_was_asked():
     model = small_net()
     pruner = Pruner(model, methods.activation(0.8, score="neuron"))
@@ -79,7 +93,8 @@ def test_dead_neurons_have_no_weights_left_on_either_side():
 def test_a_constant_that_padding_makes_inexact_is_not_folded():
     torch.manual_seed(0)
     model = biased(nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3)
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(216, 3),
     ))  # fmt: skip
     inputs = torch.rand(4, 1, 6, 6)
     recipe = dataclasses.replace(

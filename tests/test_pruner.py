@@ -225,7 +225,7 @@ def test_frozen_and_skipped_layers_are_left_alone():
     assert list(Pruner(model, methods.magnitude(0.5)).layers) == ["2.weight", "4.weight", "6.weight"]
     assert "0.weight" in Pruner(model, methods.magnitude(0.5), include_frozen=True).layers
     assert list(Pruner(model, methods.magnitude(0.5), skip=["2", "6.weight"]).layers) == ["4.weight"]
-    with pytest.raises(ModelError, match="nothing|match"):
+    with pytest.raises(ModelError, match=r"nothing|match"):
         Pruner(model, methods.magnitude(0.5), skip=["encoder"])
 
 
@@ -363,7 +363,7 @@ def test_resume_gives_bit_identical_weights():
 
 
 def test_state_loads_without_pickle(tmp_path):
-    model, pruner = pruned(methods.activation(0.5))
+    _, pruner = pruned(methods.activation(0.5))
     torch.save(pruner.state_dict(), tmp_path / "state.pt")
     again = Pruner(small_net(), methods.activation(0.5))
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -374,7 +374,7 @@ def test_a_state_of_another_model_or_version_is_refused():
     _, pruner = pruned()
     stored = pruner.state_dict()
     other = Pruner(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), methods.magnitude(0.5))
-    with pytest.raises(CheckpointError, match="0.weight"):
+    with pytest.raises(CheckpointError, match=r"0\.weight"):
         other.load_state_dict(stored)
     with pytest.raises(CheckpointError, match="version"):
         other.load_state_dict({**stored, "version": 99})
@@ -390,9 +390,10 @@ def test_bad_input_is_refused_and_changes_nothing():
         pruner.prune()
     with torch.no_grad():
         model[2].weight[0, 0] = float("nan")
-    with pytest.raises((ModelError, ObservationError), match="NaN"):
+    with pytest.raises(ObservationError, match="NaN"):
         observe(pruner, model)
-        pruner.prune()
+    with pytest.raises(ModelError, match="NaN"):
+        Pruner(model, methods.magnitude(0.5)).prune()
     with torch.no_grad():
         model[2].weight[0, 0] = before["2.weight"][0, 0]
     observe(pruner, model)

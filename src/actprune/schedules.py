@@ -131,7 +131,7 @@ class AccuracyTriggered:
         return progress.metric >= self.threshold(progress.cycle)
 
     def target(self, progress: Progress, final: float) -> float:
-        """final * (sum of decay^i up to this cycle) / (sum over all cycles)."""
+        """Final * (sum of decay^i up to this cycle) / (sum over all cycles)."""
         done = min(progress.cycle + 1, self.cycles)
         if done == self.cycles:
             return final
@@ -140,9 +140,10 @@ class AccuracyTriggered:
 
 @dataclass(frozen=True)
 class LayerByLayer:
-    """The founding method's local scope: one layer per stage, each as soon as the accuracy of the last pruning is regained.
+    """The founding method's local scope: one layer per stage.
 
-    The first pruning waits for ``start``. Use with ``allocation="staged"``. Source: authors' code, ``layer_wise``.
+    Each is due as soon as the accuracy of the last pruning is regained; the first waits for ``start``. Use with
+    ``allocation="staged"``. Source: authors' code, ``layer_wise``.
     """
 
     start: float = 0.80

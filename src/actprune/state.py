@@ -23,6 +23,7 @@ class PruneState:
     snapshot   parameters and buffers to rewind to, by name
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
     graph      where each activation is final and who reads it, as plain values (``graph.Graph.to_dict``)
+    orphans    cost (weights, or FLOP for a FLOP budget) of all orphans removed so far
     forwards   training forwards seen by live counting, of which each ``count_every``-th is counted
     probe      two examples of the first observed input, to measure what a dead neuron still sends
     """
@@ -39,6 +40,7 @@ class PruneState:
     cycle: int = 0
     metric: float | None = None
     metric_at_last_prune: float | None = None
+    orphans: int = 0
     released: bool = False
 
     @property

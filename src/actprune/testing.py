@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -162,9 +163,9 @@ def check_ranks(make: Factory) -> None:
     left, right = halves
     for name, sums in left.state.sums.items():
         for key, value in sums.items():
-            value += right.state.sums[name][key]
+            value.add_(right.state.sums[name][key])
     for name, gradient in left.state.gradients.items():
-        gradient += right.state.gradients[name]
+        gradient.add_(right.state.gradients[name])
     left.prune(sparsity)
     _assert_same(whole.masks, left.masks, "merged statistics of two ranks give other masks than one process")
 
@@ -187,7 +188,7 @@ def small_net() -> nn.Sequential:
         torch.manual_seed(0)
         widths = (32, 24, 16, 8, 4)
         layers: list[nn.Module] = []
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.ReLU()]
         return nn.Sequential(*layers[:-1])
 
@@ -207,7 +208,7 @@ def observe(pruner: Pruner, model: nn.Module, data: Data | None = None) -> None:
     with pruner.observe():
         output = model(inputs)
         if wants_gradient:
-            nn.functional.cross_entropy(output.float(), labels, reduction="sum").backward()
+            nn.functional.cross_entropy(output.float(), labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
 
 
 def prune(model: nn.Module, recipe: Recipe, fraction: float) -> tuple[Pruner, PruneReport]:

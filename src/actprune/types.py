@@ -93,7 +93,7 @@ class Neuron:
 
 @dataclass(frozen=True)
 class NM:
-    """Unit: of every ``m`` consecutive inputs keep the ``n`` best (2:4 is ``NM(2, 4)``). Fixes the sparsity to 1 - n/m."""
+    """Unit: of every ``m`` consecutive inputs keep the ``n`` best (2:4 is ``NM(2, 4)``); the sparsity is 1 - n/m."""
 
     n: int
     m: int
@@ -168,7 +168,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the user's training stands. ``metric`` is what ``report_metric`` was last told (training accuracy, 0..1)."""
+    """Where the user's training stands. ``metric``: what ``report_metric`` was last told (training accuracy, 0..1)."""
 
     step: int = 0
     cycle: int = 0
@@ -201,7 +201,10 @@ class Schedule(Protocol):
 class Recovery(Protocol):
     """What happens to the surviving weights after a pruning: a frozen description, carried out by ``recover/``."""
 
-    kind: ClassVar[Literal["keep", "rewind", "reinitialise"]]
+    @property
+    def kind(self) -> str:
+        """What is done: keep, rewind or reinitialise."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

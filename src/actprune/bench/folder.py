@@ -127,15 +127,11 @@ class RunFolder:
             return checkpoint.load(path)
         except CheckpointError as error:
             others = [other for other in self.cycles() if other != name and self._readable(other)]
-            remedy = (
-                f"actprune resume {self.path} --from {others[-1]}"
-                if others
-                else f"run again with --overwrite --out {self.path}"
-            )
-            listed = f"intact: {', '.join(others)}; go on with" if others else "no other checkpoint is intact;"
-            raise CheckpointError(
-                f"{error}; {listed} `{remedy}`" if others else f"{error}; {listed} {remedy}"
-            ) from error
+            if others:
+                remedy = f"intact: {', '.join(others)}; go on with `actprune resume {self.path} --from {others[-1]}`"
+            else:
+                remedy = f"no other checkpoint is intact; start again with `actprune run --overwrite --out {self.path}`"
+            raise CheckpointError(f"{error}; {remedy}") from error
 
     def cycles(self) -> list[str]:
         """Names of the checkpoints of prunings."""

@@ -28,7 +28,7 @@ class Standing:
     dense       scores of the weights before the first pruning, as far as training has come
     report      the last pruning, ``PruneReport.to_dict()``
     best        weights and buffers of ``best_epoch``, the one with the lowest validation loss after the last pruning
-    stop        why the run is over, or None: "accuracy", "early stopping", "max epochs"
+    stop        why the run is over, or None: "accuracy", "emptied network", "early stopping", "max epochs"
     """
 
     epoch: int = 0
@@ -67,7 +67,7 @@ def prune_before_training(setup: Setup, at: Standing) -> Outcome | None:
     if not waits_for_a_call(setup.recipe) or setup.pruner.state.cycle:
         return None
     validation = evaluate(setup.model, setup.validation, setup.forward)
-    dense = _dense(setup, 0, None, validation)
+    dense = _dense(0, None, validation)
     if setup.recipe.criterion.needs:
         observe_images(setup, 0, setup.config.count_images)
     counts = _counts(setup)
@@ -82,9 +82,10 @@ def one_epoch(setup: Setup, at: Standing, listener: Listener) -> Outcome:
     trained = train_epoch(setup, epoch, listener)
     done = pruner.finished  # before this epoch's own pruning: after it, the network has not recovered yet
     validation = evaluate(setup.model, setup.validation, setup.forward)
-    dense = at.dense if pruner.state.cycle else _dense(setup, epoch, trained, validation)
+    due = pruner.due(trained.accuracy)
+    dense = at.dense if pruner.state.cycle else _dense(epoch, trained, validation)
     _observe_if_wanted(setup, epoch, trained.accuracy)
-    counts = _counts(setup) if pruner.due(trained.accuracy) else None
+    counts = _counts(setup) if due else None
     report = pruner.report_metric(trained.accuracy)
     if report is None and pruner.state.cycle > cycle:  # a schedule of steps pruned while training
         report, counts = pruner.last_report, _counts(setup)
@@ -132,18 +133,28 @@ def _reason(setup: Setup, after: Standing, trained: Score, done: bool) -> str | 
     config = setup.config
     if done and trained.accuracy >= config.stop_accuracy:
         return "accuracy"
+    if done and not _still_listens(setup):
+        return "emptied network"
     if config.patience and after.patience.ticks >= config.patience:
         return "early stopping"
     return "max epochs" if after.epoch >= config.max_epochs else None
 
 
-def _dense(setup: Setup, epoch: int, trained: Score | None, validation: Score) -> dict[str, Any]:
-    """Scores of the weights as they are. The test data is looked at for the report only; nothing is chosen by it."""
+def _still_listens(setup: Setup) -> bool:
+    """Whether any example still changes the outputs; a network emptied by its pruning answers always the same."""
+    inputs = setup.validation[0][:64]
+    setup.model.eval()
+    with torch.no_grad():
+        outputs = setup.forward(inputs)
+    return bool((outputs != outputs[:1]).any()) or len(inputs) < 2 or setup.recipe.regrow == "free"
+
+
+def _dense(epoch: int, trained: Score | None, validation: Score) -> dict[str, Any]:
+    """Scores of the weights as they are, before any pruning. The test data is looked at once, when all is over."""
     return {
         "epoch": epoch,
         "train_accuracy": trained.accuracy if trained else None,
         "validation_accuracy": validation.accuracy,
-        "test_accuracy": evaluate(setup.model, setup.test, setup.forward).accuracy,
     }
 
 

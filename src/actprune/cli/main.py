@@ -133,14 +133,19 @@ def methods_command(
             show.one_method(Console(), name)
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Activation-based pruning of PyTorch networks: count what fires, prune what does not, prove it by measuring."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"actprune {actprune.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Activation-based pruning of PyTorch networks: count what fires, prune what does not, prove it by measuring."""
 
 
 def main() -> None:

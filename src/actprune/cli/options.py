@@ -19,9 +19,8 @@ _DEFAULTS = RunConfig()
 def field(panel: str, name: str, text: str, *flags: str) -> Any:
     """An option that is None unless given, so that it can be told from its default (``--config`` needs that)."""
     default = getattr(_DEFAULTS, name)
-    return typer.Option(
-        *flags, help=text, rich_help_panel=panel, show_default=str(default) if default is not None else False
-    )
+    shown = "" if default is None or isinstance(default, bool) else f" Default: {default}."
+    return typer.Option(*flags, help=text + shown, rich_help_panel=panel, show_default=False)
 
 
 Data = Annotated[

@@ -29,11 +29,11 @@ def summary(console: Console, result: RunResult) -> None:
 
 
 def run_table(found: Mapping[str, Any]) -> Table:
-    """Asked or dense on the left, obtained on the right."""
+    """Asked, or before the first pruning, on the left; obtained on the right."""
     dense = found["dense"] or {}
     table = Table(title=f"{found['run']}: {found['method']} on {found['data']}, {found['model']}, seed {found['seed']}")
     table.add_column("")
-    table.add_column(f"asked, or dense{_when(dense)}", justify="right")
+    table.add_column(f"asked, or before{_when(dense)}", justify="right")
     table.add_column(f"pruned (weights of epoch {found['weights_from_epoch']})", justify="right")
     table.add_row("weights removed", _percent(found["asked"]), _percent(found["obtained"]))
     table.add_row("compression", _times(1 / (1 - found["asked"])), _times(found["compression"]))

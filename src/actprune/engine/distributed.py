@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from actprune.errors import ActpruneError, ObservationError
 from actprune.types import Sums
 
-try:
-    from torch.distributed.tensor import DTensor, distribute_tensor
-except ImportError:  # a torch built without distributed support
-    DTensor = None  # type: ignore[assignment,misc]
+
+def _sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor. Importing that class takes a second, and whoever has one has imported it."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def _world() -> int:
@@ -39,8 +41,8 @@ def reduced(sums: Mapping[str, Sums]) -> dict[str, Sums]:
     if any(theirs != shapes for theirs in everyone):
         counts = [len(theirs) for theirs in everyone]
         raise ObservationError(
-            f"the ranks observed different layers (number of sums per rank: {counts}); every rank must observe at least "
-            "one batch: give each rank a share of the calibration data"
+            f"the ranks observed different layers (number of sums per rank: {counts}); every rank must observe at "
+            "least one batch: give each rank a share of the calibration data"
         )
     for layer, key, _ in shapes:
         dist.all_reduce(total[layer][key])
@@ -58,29 +60,24 @@ def reduced_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def full(tensor: Tensor) -> Tensor:
     """The whole tensor, detached. Gathers a sharded one (FSDP2, tensor parallel): a collective call then."""
-    tensor = tensor.detach()
-    if DTensor is not None and isinstance(tensor, DTensor):
-        gathered: Tensor = tensor.full_tensor()
-        return gathered
-    return tensor
+    whole: Any = tensor.detach()
+    return whole.full_tensor() if _sharded(whole) else whole  # type: ignore[no-any-return]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's own part of a parameter, detached and writable in place."""
-    tensor = tensor.detach()
-    if DTensor is not None and isinstance(tensor, DTensor):
-        part: Tensor = tensor.to_local()
-        return part
-    return tensor
+    """The own part of this rank of a parameter, detached and writable in place."""
+    part: Any = tensor.detach()
+    return part.to_local() if _sharded(part) else part  # type: ignore[no-any-return]
 
 
-def local_part(whole: Tensor, like: Tensor) -> Tensor:
-    """The part of ``whole`` (equal on every rank) that sits where this rank's part of ``like`` sits. No communication."""
+def local_part(whole: Tensor, like: Any) -> Tensor:
+    """The part of ``whole`` (equal on every rank) at the place of this rank's part of ``like``. No communication."""
     whole = whole.to(like.device)
-    if DTensor is not None and isinstance(like, DTensor):
-        part: Tensor = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None).to_local()
-        return part
-    return whole
+    if not _sharded(like):
+        return whole
+    distribute = sys.modules["torch.distributed.tensor"].distribute_tensor
+    placed: Any = distribute(whole, like.device_mesh, like.placements, src_data_rank=None)
+    return placed.to_local()  # type: ignore[no-any-return]
 
 
 def agree(problem: ActpruneError | None) -> None:

@@ -53,7 +53,9 @@ class Enforcer:
         """From now on zero the gradients of pruned weights as soon as they are accumulated."""
         for name, parameter in self.parameters.items():
             if name not in self._grad_hooks and parameter.requires_grad:
-                self._grad_hooks[name] = parameter.register_post_accumulate_grad_hook(self._gradient_hook(name))
+                self._grad_hooks[name] = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                    self._gradient_hook(name)
+                )
 
     def _gradient_hook(self, name: str) -> Any:
         def zero(parameter: Tensor) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from actprune.engine.findings import DEAF, FAILED, check_distinct, never_reached, never_zero, raise_unsound
 from actprune.engine.quiet import quiet
 from actprune.engine.session import Session
 from actprune.errors import ObservationError, RecipeError
 from actprune.graph import Graph, Site, is_known, unwrap
-from actprune.stats import SHARED, Firing, merge
+from actprune.stats import Firing, merge
 from actprune.types import Statistic, Sums
 
 
@@ -24,6 +25,7 @@ class Observer:
     positions  output positions per example of every Linear and conv that was reached
     probe      ``(args, kwargs)`` of the first forward, cut to two examples; None if they cannot be cut
 
+    Non-zero firing is not counted at output layers without a non-linearity, where every neuron would always fire.
     Counts of live batches are moved into ``sums`` when ``observer.sums`` is read (or by ``flush``), not at every step.
     """
 
@@ -41,7 +43,7 @@ class Observer:
         self._live: Session | None = None
         self._every = 1
         self.forwards = 0  # training forwards since counting began; a resumed run continues the count
-        _check_distinct(self.statistics)
+        check_distinct(self.statistics)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -72,15 +74,16 @@ class Observer:
         """Raise ObservationError if what was counted cannot be used.
 
         Checked are NaN and Inf, layers that live batches never reached, and activations that are never exactly zero.
-        The last is not asked of output layers (as a rule they are not pruned) unless they are among ``layers``.
+        The last is not asked of output layers unless they are among ``layers``.
         """
         sums = self.sums
         if self._live is not None:
-            _raise_unsound(self._live.unsound())
-            missing = [name for name in self.layers if name not in sums and self.statistics]
+            raise_unsound(self._live.unsound())
+            unseen = set(self._live.unreached())
+            missing = [name for name in self.layers if name in unseen and name not in sums and self.statistics]
             if self._live.batches and missing:
-                raise ObservationError(_never_reached(missing, self._live.batches))
-        _raise_unsound([name for name, own in sums.items() if not all(bool(v.isfinite().all()) for v in own.values())])
+                raise ObservationError(never_reached(missing, self._live.batches))
+        raise_unsound([name for name, own in sums.items() if not all(bool(v.isfinite().all()) for v in own.values())])
         self._check_zeros(sums, layers)
 
     # ---- counting in a block ---------------------------------------------------------------------------------------
@@ -111,19 +114,12 @@ class Observer:
 
     def _accept(self, session: Session) -> None:
         if session.batches == 0 or session.graph is None:
-            raise ObservationError(
-                "no batch was observed: the loader was empty, or the model itself was not called inside the block (hooks "
-                "never fire for a part of it, a copy, or a version compiled inside the block); send at least one batch "
-                "through the model that was given to the pruner"
-            )
+            raise ObservationError(DEAF)
         if session.failed:
-            raise ObservationError(
-                "a forward pass failed inside the block, which left its batch half counted; nothing was counted: leave "
-                "out the batch that failed"
-            )
+            raise ObservationError(FAILED)
         if missing := session.unreached():
-            raise ObservationError(_never_reached(missing, session.batches))
-        _raise_unsound(session.unsound())
+            raise ObservationError(never_reached(missing, session.batches))
+        raise_unsound(session.unsound())
         found = session.flush()
         self._take_structure(session)
         self._check_zeros(found, None)
@@ -187,7 +183,7 @@ class Observer:
         """As early as the first forward: operations that are known to be never exactly zero."""
         for site in self._hidden_sites(graph, None):
             if not site.exact_zero and is_known(site.operation):
-                raise ObservationError(_never_zero(site))
+                raise ObservationError(never_zero(site))
 
     def _check_zeros(self, sums: Mapping[str, Sums], layers: Sequence[str] | None) -> None:
         for site in self._hidden_sites(self.graph, layers):
@@ -195,7 +191,7 @@ class Observer:
             if site.exact_zero or "fired" not in own:
                 continue
             if is_known(site.operation) or bool((own["fired"] == own["rows"]).all()):
-                raise ObservationError(_never_zero(site))
+                raise ObservationError(never_zero(site))
 
     def _hidden_sites(self, graph: Graph | None, layers: Sequence[str] | None) -> Iterator[Site]:
         """Sites at which ``value != 0`` is counted; output layers are left out unless asked for by name."""
@@ -203,43 +199,3 @@ class Observer:
             for site in graph.every_site():
                 if site.layer in layers if layers is not None else site.layer not in graph.outputs:
                     yield site
-
-
-def _check_distinct(statistics: Sequence[Statistic]) -> None:
-    """Two statistics may not write the same sums (firing above two different thresholds)."""
-    taken: dict[str, Statistic] = {}
-    for statistic in statistics:
-        for key in statistic.init(1, torch.zeros(1)).keys() - SHARED:
-            if key in taken:
-                raise RecipeError(f"{taken[key]} and {statistic} both sum {key!r}; ask for one of them")
-            taken[key] = statistic
-
-
-def _raise_unsound(names: Sequence[str]) -> None:
-    if names:
-        raise ObservationError(
-            f"activations of {names[0]} are NaN or Inf"
-            + (f" (and those of {len(names) - 1} more layers)" if len(names) > 1 else "")
-            + "; nothing was counted: check the data for NaN, and whether training has diverged"
-        )
-
-
-def _never_reached(names: Sequence[str], batches: int) -> str:
-    paths = [name.removesuffix(".weight") for name in names]
-    return (
-        f"no data reached {', '.join(names)} in {batches} batches; send data that does through the model, do not compile "
-        f"parts of it before counting, or leave the layer out: skip={paths}"
-    )
-
-
-def _never_zero(site: Site) -> str:
-    what = (
-        "no non-linearity that we know follows it"
-        if site.operation == "none"
-        else f"its activation is {site.operation}"
-    )
-    return (
-        f"{site.layer}: {what}, so it is never exactly zero and every neuron would count as firing on every example; "
-        "give a threshold above which a neuron fires, fires_above=0.0 for instance, or leave the layer out: "
-        f"skip=[{site.layer.removesuffix('.weight')!r}]"
-    )

@@ -16,7 +16,7 @@ from actprune.core import Choice
 from actprune.engine.distributed import full, local, local_part
 from actprune.engine.quiet import quiet
 from actprune.errors import ModelError, ObservationError
-from actprune.graph import Consumer, Graph, dead_neurons
+from actprune.graph import Consumer, Graph, dead_neurons, without_constants
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
     for name, mask in choice.selected.items():
         weight = model.get_parameter(name)
         local(weight).masked_fill_(~local_part(mask, weight), 0)
-    links = _orphaned_links(graph, choice)
+    links = _orphaned_links(graph, choice.selected)
     if not links:
         return
     if probe is None:
@@ -49,15 +49,16 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
         local(bias).add_(local_part((lost @ constant).to(bias.dtype), bias))
 
 
-def _orphaned_links(graph: Graph, choice: Choice) -> list[tuple[Consumer, Tensor]]:
-    """For every consumer of a dead neuron: which of its weights ``(out, in, *kernel)`` are orphans."""
+def _orphaned_links(graph: Graph, selected: Mapping[str, Tensor]) -> list[tuple[Consumer, Tensor]]:
+    """For every consumer of a dead neuron: which of its weights ``(out, in, *kernel)`` that neuron feeds."""
     links = []
-    for name, mask in choice.masks.items():
+    closed = without_constants(graph, selected)
+    for name, mask in closed.items():
         dead = dead_neurons(mask)
         for consumer in graph.consumers.get(name) or ():
-            if not consumer.foldable or consumer.layer not in choice.masks or not bool(dead.any()):
+            if not consumer.foldable or consumer.layer not in closed or not bool(dead.any()):
                 continue
-            removed = choice.selected[consumer.layer] & ~choice.masks[consumer.layer]
+            removed = selected[consumer.layer] & ~closed[consumer.layer]
             columns = dead.to(removed.device).repeat_interleave(consumer.repeat)
             dropped = removed & columns.view(1, -1, *[1] * (removed.dim() - 2))
             if bool(dropped.any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from actprune.core import Cost, LayerFacts, final_fraction
+from actprune.core import Choice, Cost, LayerFacts, final_fraction
 from actprune.engine.distributed import agree, full, local, reduced, reduced_gradients
 from actprune.engine.report import PruneReport, layer_reports
 from actprune.errors import ActpruneError, ModelError, ObservationError
@@ -78,6 +79,29 @@ def total(pruner: Pruner) -> int:
     names = pruned_layers(pruner)
     counted = sum(pruner.model.get_parameter(name).numel() for name in names)
     return counted + (_others(pruner, names).weights if pruner.recipe.budget.of == "all" else 0)
+
+
+def on_top_of_orphans(pruner: Pruner, job: Job, asked: float) -> float:
+    """The removal to select for. Orphans outside the budget do not use it up: what was asked goes on top of them,
+    until nothing is left.
+    """
+    if pruner.recipe.orphans_inside or not pruner.recipe.remove_orphans:
+        return asked
+    flop = pruner.recipe.budget.kind == "flop"
+    mine = sum(math.prod(fact.shape) * _price(pruner, fact) for fact in job.facts)
+    others = (job.others.flop if flop else job.others.weights) if pruner.recipe.budget.of == "all" else 0
+    return min(asked + pruner.state.orphans / (mine + others), mine / (mine + others))
+
+
+def orphans(pruner: Pruner, job: Job, choice: Choice) -> int:
+    """Cost of the orphans that a choice removes."""
+    return sum(
+        int((choice.selected[fact.name] & ~choice.masks[fact.name]).sum()) * _price(pruner, fact) for fact in job.facts
+    )
+
+
+def _price(pruner: Pruner, fact: LayerFacts) -> int:
+    return 2 * fact.positions if pruner.recipe.budget.kind == "flop" else 1
 
 
 def report(pruner: Pruner, job: Job, masks: Mapping[str, Tensor], asked: float) -> PruneReport:

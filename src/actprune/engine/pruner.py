@@ -28,7 +28,7 @@ from actprune.types import Recipe
 
 
 class Pruner:
-    """Prunes ``model`` by ``recipe``. Masks live in ``state``, outside the model, whose layers and names stay as they are.
+    """Prunes ``model`` by ``recipe``. Masks live in ``state``, outside the model; its layers and names stay.
 
     skip            fnmatch patterns of module paths or weight names to leave alone
     include_frozen  also prune layers whose weight has ``requires_grad=False``
@@ -66,8 +66,10 @@ class Pruner:
 
     @contextmanager
     def observe(self) -> Iterator[None]:
-        """Count on whatever is sent through the model inside the block. Nothing is trained: evaluation mode, no
-        gradients (unless the criterion needs them), no BatchNorm update, training flags and RNG as before afterwards.
+        """Count on whatever is sent through the model inside the block.
+
+        Nothing is trained: evaluation mode, no gradients (unless the criterion needs them), no BatchNorm update,
+        training flags and RNG as before afterwards.
 
         Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
         """
@@ -104,7 +106,7 @@ class Pruner:
             self.recipe,
             job.facts,
             job.signals,
-            asked,
+            plan.on_top_of_orphans(self, job, asked),
             cycle=self._state.cycle,
             others=job.others,
             closure=(lambda m: without_orphans(graph, m)) if closes and graph is not None else None,
@@ -112,6 +114,7 @@ class Pruner:
         report = plan.report(self, job, choice.masks, asked)
         if closes and graph is not None:
             fold_constants(self.model, graph, self.layers, choice, self.observer.probe)
+        self._state.orphans += plan.orphans(self, job, choice)
         self._take_over(choice.masks)
         self.last_report = report
         return report
@@ -119,7 +122,8 @@ class Pruner:
     def _target(self) -> float:
         if self.finished:
             raise RecipeError(
-                f"all {self._stages()} prunings of this recipe are done; give prune(fraction=) or a schedule of more cycles"
+                f"all {self._stages()} prunings of this recipe are done; "
+                "give prune(fraction=) or a schedule of more cycles"
             )
         return self.recipe.schedule.target(self._state.progress, final_fraction(self.recipe.budget, plan.total(self)))
 
@@ -182,13 +186,13 @@ class Pruner:
             self._enforcer.apply()
 
     def due(self, metric: float | None = None) -> bool:
-        """Would ``report_metric(metric)`` prune now?"""
+        """Whether ``report_metric(metric)`` would prune now."""
         moment = self._state.progress
         asked = type(moment)(moment.step, moment.cycle, metric, moment.metric_at_last_prune)
         return not self.finished and self.recipe.schedule.due(asked)
 
     def report_metric(self, metric: float) -> PruneReport | None:
-        """Tell how good training is (the founding method: training accuracy, 0..1). Prunes when the schedule says so."""
+        """Tell how good training is (the founding method: training accuracy, 0..1); prunes when it is due."""
         if not math.isfinite(metric):
             raise ObservationError(
                 f"the reported metric is {metric!r}; expected a finite number such as an accuracy 0..1"
@@ -232,7 +236,7 @@ class Pruner:
 
     @property
     def finished(self) -> bool:
-        """Are all planned prunings done?"""
+        """Whether all planned prunings are done."""
         return self._state.cycle >= self._stages()
 
     def _stages(self) -> int:

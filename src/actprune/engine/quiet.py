@@ -19,16 +19,12 @@ def quiet(model: nn.Module, gradients: bool = False) -> Iterator[None]:
     flags = [(module, module.training) for module in model.modules()]
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     states = torch.get_rng_state(), torch.cuda.get_rng_state_all() if cuda else []
-    fast = torch.backends.mha.get_fastpath_enabled()
     try:
         for module, _ in flags:
             module.training = False
-        # nn.TransformerEncoderLayer would skip its own sub-modules, and with them every hook
-        torch.backends.mha.set_fastpath_enabled(False)
         with torch.set_grad_enabled(gradients), uncompiled():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for module, flag in flags:
             module.training = flag
         torch.set_rng_state(states[0])

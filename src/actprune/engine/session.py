@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actprune.engine.sites import CHECK, COUNT, Sink, SiteHooks, Switch
+from actprune.engine.sink import CHECK, COUNT, Sink, Switch
+from actprune.engine.sites import SiteHooks
 from actprune.errors import ObservationError
 from actprune.graph import Graph, Hook, Tracer, tensors_in, unit_axis
 from actprune.types import Statistic, Sums
@@ -82,7 +83,7 @@ class Session:
         return [name for name in order if not self.sinks[name].sound()]
 
     def _before(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return
         self._counting = self._due(root)
         if not self._counting:
@@ -105,7 +106,7 @@ class Session:
         self.failed = self._was_failed
 
     def _after(self, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not self._counting or torch.compiler.is_compiling():
+        if not self._counting or torch.compiler.is_dynamo_compiling():
             return
         self._counting = False
         self._inputs = ()
@@ -118,6 +119,9 @@ class Session:
         graph = self._tracer.graph()
         self.graph = graph if self.graph is None else self.graph.joined(graph)
         self.positions = {**_positions(self._tracer, examples_in(self._inputs)), **self.positions}
+        for name in self.graph.outputs:
+            if name in self.sinks and not self.graph.sites[name].exact_zero:
+                self.sinks[name].forget_firing()
         self._count_traced()
         self._traced()
         if self._thorough and self.unreached():

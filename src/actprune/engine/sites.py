@@ -9,79 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from actprune.errors import ObservationError
+from actprune.engine.sink import OFF, Sink, Switch
 from actprune.graph import Graph, Hook, Site, named_layers, op_of, own_modules, unit_axis
-from actprune.stats import SHARED, Accumulator, accumulator, rows_of
-from actprune.types import Statistic, Sums
-
-OFF, COUNT, CHECK = range(3)
-
-
-class Switch:
-    """What hooks are to do now: nothing, count, or count and look for NaN and Inf."""
-
-    def __init__(self) -> None:
-        self.level = OFF
-
-
-class Sink:
-    """All that is counted of one layer."""
-
-    def __init__(self, name: str, statistics: Iterable[Statistic], switch: Switch) -> None:
-        self.name = name
-        self.outputs: list[Accumulator] = [accumulator(each) for each in statistics if each.sees == "output"]
-        self.inputs: list[Accumulator] = [accumulator(each) for each in statistics if each.sees == "input"]
-        self.reached = False
-        self._switch = switch
-        self._first = self.outputs[0].add if len(self.outputs) == 1 else self._every
-        self._units = -1
-        self._unsound: Tensor | None = None
-
-    def output(self, values: Tensor, axis: int) -> None:
-        """Count activations, units at ``axis``."""
-        if values.shape[axis] != self._units:
-            self._check_units(values, axis)
-        if self._switch.level == CHECK:
-            self._check(values, axis)
-        self._first(values, axis)
-
-    def input(self, values: Tensor, axis: int) -> None:
-        """Count a layer's inputs, units at ``axis``."""
-        self._check(values, axis)
-        for each in self.inputs:
-            each.add(values, axis)
-
-    def flush(self) -> Sums:
-        """All sums since the last flush. Entries that statistics share (``rows``) are the same in each."""
-        sums: Sums = {}
-        for each in (*self.outputs, *self.inputs):
-            for key, value in each.flush().items():
-                assert key not in sums or key in SHARED
-                sums[key] = value
-        return sums
-
-    def sound(self) -> bool:
-        """False when a NaN or Inf was seen."""
-        return self._unsound is None or not bool(self._unsound.isnan())
-
-    def _every(self, values: Tensor, axis: int) -> None:
-        for each in self.outputs:
-            each.add(values, axis)
-
-    def _check(self, values: Tensor, axis: int) -> None:
-        if rows_of(values, axis) == 0:
-            raise ObservationError(f"{self.name} received a batch of 0 examples; leave empty batches out of the data")
-        finite = values.detach().sum(dtype=torch.float64).mul_(0)  # 0, or NaN; read at the end: no sync per batch
-        self._unsound = finite if self._unsound is None else self._unsound + finite
-
-    def _check_units(self, values: Tensor, axis: int) -> None:
-        if self._units != -1:
-            raise ObservationError(
-                f"{self.name} has {self._units} neurons, but its site now gives {tuple(values.shape)}; the model "
-                "takes another path than in its first forward: skip this layer, or observe it by modules (nn.ReLU)"
-            )
-        self._units = values.shape[axis]
-        self.reached = True
 
 
 class SiteHooks:
@@ -164,7 +93,7 @@ class _Every(Hook):
         self._add, self._axis, self._switch = add, axis, switch
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._switch.level and not torch.compiler.is_compiling():
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
             self._add(output, self._axis)
 
 
@@ -176,7 +105,7 @@ class _Numbered(Hook):
         self._table, self._switch = table, switch
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        if self._switch.level and not torch.compiler.is_compiling():
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
             for add, axis in self._table.get(self.call, ()):
                 add(output, axis)
             self.call += 1
@@ -189,7 +118,7 @@ class _Input(Hook):
         self._add, self._axis, self._switch = add, axis, switch
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._switch.level and not torch.compiler.is_compiling():
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
             self._add(args[0] if args else kwargs["input"], self._axis)
 
 

@@ -4,7 +4,7 @@ from actprune.graph.hooks import Hook
 from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
 from actprune.graph.nodes import Consumer, Graph, Site
 from actprune.graph.ops import is_known, op_of
-from actprune.graph.orphans import dead_neurons, without_orphans
+from actprune.graph.orphans import dead_neurons, without_constants, without_orphans
 from actprune.graph.record import tensors_in
 from actprune.graph.tracer import Tracer
 
@@ -25,5 +25,6 @@ __all__ = [
     "unit_axis",
     "unwrap",
     "weight_name",
+    "without_constants",
     "without_orphans",
 ]

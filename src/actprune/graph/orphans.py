@@ -18,19 +18,34 @@ def dead_neurons(mask: Tensor) -> Tensor:
 def without_orphans(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """New masks that also remove every orphan, to a fixed point; the given masks stay untouched.
 
-    Forwards: a neuron without incoming weights sends a constant, so all weights it feeds can go if every reader can
-    take the constant into its bias (``foldable``; whoever removes them must move it, or the outputs change).
-    Backwards: a neuron that no kept weight of any reader (all of which must have masks) looks at can lose its inputs.
-    Layers whose readers are not understood keep their orphans.
+    Forwards: see ``without_constants``. Backwards: a neuron that no kept weight of any reader (all of which must have
+    masks) looks at can lose its inputs. Layers whose readers are not understood keep their orphans.
     """
     found = {name: mask.clone() for name, mask in masks.items()}
-    known = {name: readers for name, readers in graph.consumers.items() if readers and name in found}
+    known = _known(graph, found)
     changed = True
     while changed:
         forward = [_cut_outgoing(found, name, readers) for name, readers in known.items()]
         backward = [_cut_incoming(found, name, readers) for name, readers in reversed(known.items())]
         changed = any(forward + backward)
     return found
+
+
+def without_constants(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """New masks without the weights that dead neurons feed, to a fixed point.
+
+    A neuron without incoming weights sends a constant, so all weights it feeds can go if every reader can take the
+    constant into its bias (``foldable``; whoever removes them must move the constant, or the outputs change).
+    """
+    found = {name: mask.clone() for name, mask in masks.items()}
+    changed = True
+    while changed:
+        changed = any([_cut_outgoing(found, name, readers) for name, readers in _known(graph, found).items()])  # noqa: C419
+    return found
+
+
+def _known(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, tuple[Consumer, ...]]:
+    return {name: readers for name, readers in graph.consumers.items() if readers and name in masks}
 
 
 def _cut_outgoing(masks: dict[str, Tensor], name: str, readers: tuple[Consumer, ...]) -> bool:

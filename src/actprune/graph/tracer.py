@@ -97,7 +97,7 @@ class Tracer:
         return Graph.of([site_of(path) for path in paths], consumers, output_layers(self.traced()))
 
     def _start(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or self.record is not None or not self._when(root):
+        if torch.compiler.is_dynamo_compiling() or self.record is not None or not self._when(root):
             return
         self._stop()
         recorder = Recorder(_constants(root))
@@ -110,7 +110,7 @@ class Tracer:
 
     def _complete(self, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         recorder = self._recorder
-        if recorder is not None and not torch.compiler.is_compiling():
+        if recorder is not None and not torch.compiler.is_dynamo_compiling():
             self._stop()
             recorder.finished(output)
             self.record = recorder.record
@@ -118,13 +118,13 @@ class Tracer:
 
     def _stop(self, *_: Any) -> None:
         """Also after an exception: a mode left behind would watch everything that follows."""
-        if self._recorder is not None and not torch.compiler.is_compiling():
+        if self._recorder is not None and not torch.compiler.is_dynamo_compiling():
             self._recorder.stop()
             self._recorder = None
 
     def _entering(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recorder = self._recorder
-        if recorder is None or torch.compiler.is_compiling():
+        if recorder is None or torch.compiler.is_dynamo_compiling():
             return
         call = self.calls.get(path, 0)
         self.calls[path] = call + 1
@@ -133,7 +133,7 @@ class Tracer:
 
     def _leaving(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         recorder = self._recorder
-        if recorder is None or torch.compiler.is_compiling():
+        if recorder is None or torch.compiler.is_dynamo_compiling():
             return
         entered = self._left(module, recorder)
         with recorder.paused():

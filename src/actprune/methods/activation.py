@@ -107,7 +107,7 @@ def activation_literal(
     retrain_to: float = 0.98,
     schedule: Schedule | None = None,
     count_on: Literal["observe", "train"] = "observe",
-    remove_orphans: bool = True,
+    remove_orphans: bool | None = None,
     seed: int = 0,
 ) -> Recipe:
     """Activation-based pruning as published, with nothing in its way: layers may be emptied, orphans come on top.
@@ -115,6 +115,7 @@ def activation_literal(
     The fraction is one of ALL weights, the unpruned output layer included. Global scope accumulates the counts over the
     whole run; the local scope counts afresh for each stage. ``count_on="train"`` is the 2022 code (every training
     batch); "observe" the later one (32 random training images at the end of each epoch, which the loop draws).
+    ``remove_orphans``: like the code, in global scope only, unless said otherwise.
     """
     local = scope != "global"
     return Recipe(
@@ -128,7 +129,7 @@ def activation_literal(
         allocation="staged" if local else "uniform",
         count_on=count_on,
         skip_output=True,
-        remove_orphans=remove_orphans,
+        remove_orphans=not local if remove_orphans is None else remove_orphans,
         orphans_inside=False,
         allow_collapse=("*",),
         reset_counts=local,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from actprune.errors import ModelError
 class Keep:
     """Go on from the values at hand (Han et al. 2015; the founding method)."""
 
-    kind: ClassVar[Literal["keep"]] = "keep"
+    kind: ClassVar[str] = "keep"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Rewind:
     """
 
     to_step: int = 0
-    kind: ClassVar[Literal["rewind"]] = "rewind"
+    kind: ClassVar[str] = "rewind"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reinitialise:
     """Fresh random values: the control of the lottery ticket experiments. Seeded; the global RNG is not touched."""
 
     seed: int = 0
-    kind: ClassVar[Literal["reinitialise"]] = "reinitialise"
+    kind: ClassVar[str] = "reinitialise"
 
 
 def rewind(tensors: Mapping[str, Tensor], snapshot: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,199 @@
+"""What counting while training costs: a training step with live counting against the same step without it.
+
+    python benchmarks/counting.py
+
+A step is zero_grad, forward, cross entropy (mean square for the Linear(4096) stack), backward, SGD. One model is used
+for all contestants, so memory layout is the same; they take turns in random order, block by block, and each block is
+compared with the plain block of the same round. ``again`` is the plain step a second time: how far its ratio is from 1
+is what this machine cannot tell apart. The first forward after counting is switched on is traced and not timed (it
+happens once per training run). Reported is the median of the ratios with its quartiles, in wall time. Before anything is
+timed, the counts are checked against ``(activation != 0).sum()``. Writes docs/results/counting.json and counting.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actprune.engine.observe import Observer
+from actprune.graph import prunable_layers
+from actprune.stats import Firing
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+GOAL = 1.02
+EVERY = {"plain": 0, "again": 0, "every=1": 1, "every=8": 8}
+
+
+def article() -> tuple[nn.Module, Tensor]:
+    sizes = [784, 300, 200, 100, 50, 10]
+    layers: list[nn.Module] = []
+    for index, (wide, narrow) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers += [nn.Linear(wide, narrow), *([nn.ReLU()] if index < len(sizes) - 2 else [])]
+    return nn.Sequential(*layers), torch.randn(128, 784)
+
+
+def wide() -> tuple[nn.Module, Tensor]:
+    return nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(4096, 4096), nn.ReLU())]), torch.randn(64, 4096)
+
+
+def lenet5() -> tuple[nn.Module, Tensor]:
+    convs = [nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)), torch.randn(
+        64, 1, 28, 28
+    )
+
+
+NETS: dict[str, tuple[str, Callable[[], tuple[nn.Module, Tensor]], int, int]] = {  # title, build, steps a block, rounds
+    "article": ("784-300-200-100-50-10, batch 128", article, 64, 60),
+    "wide": ("4 x (Linear(4096) + ReLU), batch 64", wide, 8, 10),
+    "lenet5": ("LeNet-5-Caffe with ReLU, batch 64", lenet5, 16, 30),
+}
+
+
+def step_of(model: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """One training step. A tiny learning rate: speed must not drift with the number of zeros in the activations."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+    labels = torch.randint(0, 10, (len(inputs),))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        out = model(inputs)
+        loss = F.cross_entropy(out, labels) if out.shape[1] == 10 else out.square().mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def check_counts(model: nn.Module, inputs: Tensor) -> None:
+    """Three live batches at frozen weights must give exactly three times the count of one."""
+    watch = Observer(model, prunable_layers(model), [Firing()], {})
+    watch.start_live()
+    for _ in range(3):
+        model(inputs)
+    watch.stop_live()
+    layers = list(model.children())
+    values = inputs
+    for index, layer in enumerate(layers):
+        values = layer(values)
+        if isinstance(layer, nn.ReLU):
+            axes = [axis for axis in range(values.dim()) if axis != 1]
+            assert torch.equal(watch.sums[f"{index - 1}.weight"]["fired"], 3 * (values != 0).sum(axes)), index
+
+
+def block(model: nn.Module, step: Callable[[], None], steps: int, every: int) -> float:
+    """Seconds per step. One period of steps before the clock starts: the first is traced, caches are warm."""
+    watch = Observer(model, prunable_layers(model), [Firing()], {})
+    if every:
+        watch.start_live(every)
+    for _ in range(max(every, 8)):
+        step()
+    counted = watch.live_batches
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    seconds = (time.perf_counter() - start) / steps
+    assert not every or watch.live_batches - counted == steps // every
+    watch.stop_live()
+    return seconds
+
+
+def measure(name: str, threads: int, scale: float) -> dict[str, Any]:
+    """All contestants on one network."""
+    title, build, steps, rounds = NETS[name]
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model, inputs = build()
+    check_counts(model, inputs)
+    step = step_of(model, inputs)
+    order = random.Random(0)
+    times: dict[str, list[float]] = {key: [] for key in EVERY}
+    for _ in range(max(3, round(rounds * scale))):
+        keys = list(EVERY)
+        order.shuffle(keys)
+        for key in keys:
+            times[key].append(block(model, step, steps, EVERY[key]))
+    found: dict[str, Any] = {"network": name, "title": title, "threads": threads, "rounds": len(times["plain"])}
+    found["plain_ms"] = 1000 * statistics.median(times["plain"])
+    for key in list(EVERY)[1:]:
+        ratios = [a / b for a, b in zip(times[key], times["plain"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        found[key] = {"ratio": middle, "low": low, "high": high}
+    return found
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    def cell(value: dict[str, float]) -> str:
+        return f"{value['ratio']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+    lines = [
+        "| network | threads | plain step | plain again | every=1 | every=8 |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['title']} | {r['threads']} | {r['plain_ms']:.2f} ms | {cell(r['again'])} | {cell(r['every=1'])} "
+        f"| {cell(r['every=8'])} |"
+        for r in results
+    ]
+    return "\n".join(lines)
+
+
+def verdict(results: list[dict[str, Any]]) -> str:
+    lines = []
+    for key in ("every=1", "every=8"):
+        good = [f"{r['network']}/{r['threads']}" for r in results if r[key]["ratio"] <= GOAL]
+        bad = [f"{r['network']}/{r['threads']} ({r[key]['ratio']:.3f})" for r in results if r[key]["ratio"] > GOAL]
+        lines.append(
+            f"- {key}: goal <= {GOAL} met by {', '.join(good) or 'none'}; missed by {', '.join(bad) or 'none'}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What counting while training costs.")
+    parser.add_argument("--networks", default=",".join(NETS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of rounds")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    load = [os.getloadavg()[0]]
+    results = []
+    for threads in map(int, options.threads.split(",")):
+        for name in options.networks.split(","):
+            results.append(measure(name, threads, options.scale))
+            load.append(os.getloadavg()[0])
+            print(table(results[-1:]).splitlines()[-1], f"load {load[-1]:.1f}", flush=True)
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    command = "python benchmarks/counting.py " + " ".join(sys.argv[1:])
+    facts = {"command": command.strip(), "machine": machine, "load_average": [round(x, 2) for x in load]}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "counting.json").write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+    note = (
+        f"Ratio of a training step with live counting to the same step without: median (quartiles) over rounds.\n"
+        f"`plain again` is the same step without counting, measured once more: the noise.\n\n"
+        f"Command: `{facts['command']}`. Machine: {machine}; 1-minute load average during the run "
+        f"{min(load):.1f} to {max(load):.1f} (above the number of threads, other work was competing).\n"
+    )
+    (options.out / "counting.md").write_text(
+        f"# Counting while training\n\n{note}\n{table(results)}\n\n{verdict(results)}\n"
+    )
+    print(verdict(results))
+
+
+if __name__ == "__main__":
+    main()

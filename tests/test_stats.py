@@ -1,0 +1,162 @@
+"""Statistics: hand-computed sums, exactness in every dtype, and merging by adding."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actprune import stats
+from actprune.errors import RecipeError
+from actprune.stats.firing import EXACT, Tally
+from actprune.types import Need, Statistic
+
+VALUES = torch.tensor([[0.0, 1.0, -2.0], [0.0, 0.0, 3.0]])
+ALL = [Need("firing"), Need("firing", 0.5), Need("mean_abs"), Need("output_moments"), Need("input_moments")]
+
+
+def summed(need, values, axis=-1):
+    statistic = stats.make(need)
+    sums = statistic.init(values.shape[axis], values)
+    statistic.update(sums, values, axis)
+    return sums
+
+
+def test_hand_computed_sums():
+    assert summed(Need("firing"), VALUES)["fired"].tolist() == [0, 1, 2]
+    assert summed(Need("firing", 1.0), VALUES)["fired"].tolist() == [0, 0, 1]
+    assert summed(Need("firing"), VALUES)["rows"].item() == 2
+    assert summed(Need("mean_abs"), VALUES)["out_abs"].tolist() == [0, 1, 5]
+    moments = summed(Need("output_moments"), VALUES)
+    assert (moments["out_sum"].tolist(), moments["out_square"].tolist()) == ([0, 1, 1], [0, 1, 13])
+    moments = summed(Need("input_moments"), VALUES)
+    assert (moments["in_sum"].tolist(), moments["in_square"].tolist()) == ([0, 1, 1], [0, 1, 13])
+    assert moments["in_rows"].item() == 2
+
+
+def test_types_of_the_sums():
+    assert {key: value.dtype for key, value in summed(Need("firing"), VALUES.half()).items()} == {
+        "fired": torch.int64,
+        "rows": torch.int64,
+    }
+    for need in ALL[2:]:
+        for key, value in summed(need, VALUES.half()).items():
+            assert value.dtype == (torch.int64 if key in stats.SHARED else torch.float64)
+
+
+@pytest.mark.parametrize("need", ALL, ids=str)
+def test_every_axis_layout_counts_the_same_rows(need):
+    tokens = torch.randn(4, 5, 6, 3).relu()
+    flat = summed(need, tokens.reshape(-1, 3))
+    for values, axis in [
+        (tokens, -1),
+        (tokens.movedim(-1, 1), 1),  # conv: examples x positions
+        (tokens.reshape(20, 6, 3).movedim(-1, 1), 1),
+        (tokens.reshape(1, -1, 3)[0].T.reshape(3, 10, 12), 0),  # unbatched conv
+        (tokens.movedim(-1, 1).contiguous(memory_format=torch.channels_last), 1),
+    ]:
+        other = summed(need, values, axis)
+        assert all(torch.allclose(other[key].double(), flat[key].double()) for key in flat)
+
+
+def test_one_unbatched_vector_is_one_row():
+    sums = summed(Need("firing"), torch.tensor([0.0, 2.0]))
+    assert (sums["fired"].tolist(), sums["rows"].item()) == ([0, 1], 1)
+
+
+def test_fp16_squares_do_not_overflow():
+    big = torch.full((4, 1), 60000.0, dtype=torch.float16)
+    assert summed(Need("output_moments"), big)["out_square"].item() == 4 * float(big[0]) ** 2
+
+
+@pytest.mark.parametrize("need", ALL[2:], ids=str)
+def test_nan_and_inf_show_in_the_sums(need):
+    for bad in (float("nan"), float("inf")):
+        sums = summed(need, torch.tensor([[1.0, bad]]))
+        assert not all(bool(value.isfinite().all()) for value in sums.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("need", ALL[:2], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((700, 3), -1), ((7, 5, 3), -1), ((9, 3, 20), 1), ((3, 40), 0), ((3,), -1)]
+)
+def test_the_fast_tally_is_exact_in_every_dtype(dtype, need, shape, axis):
+    statistic = stats.make(need)
+    tally, sums = stats.accumulator(statistic), statistic.init(3, torch.zeros(1))
+    assert isinstance(tally, Tally)
+    for _ in range(3):
+        values = torch.randn(shape).to(dtype).relu()
+        tally.add(values, axis)
+        statistic.update(sums, values, axis)
+    found = tally.flush()
+    assert {key: value.tolist() for key, value in found.items()} == {key: value.tolist() for key, value in sums.items()}
+    assert found["fired"].dtype == torch.int64
+    assert tally.flush() == {}
+
+
+def test_the_tally_stays_exact_where_float32_would_not():
+    tally = Tally(stats.Firing())
+    ones = torch.ones(1, 1).expand(EXACT - 1, 1)
+    tally.add(ones, -1)
+    tally.add(torch.ones(3, 1), -1)  # 2**24 + 2 is the first sum that would be off in float32 counting by ones
+    tally.add(torch.ones(1, 1), -1)
+    assert tally.flush()["fired"].item() == EXACT + 3
+    tally.add(torch.ones(1, 1).expand(EXACT + 1, 1), -1)  # one batch that is too large by itself
+    tally.add(torch.ones(2, 1), -1)
+    assert {key: value.item() for key, value in tally.flush().items()} == {"fired": EXACT + 3, "rows": EXACT + 3}
+
+
+def test_the_tally_is_exact_under_autocast_and_after_inference_mode():
+    tally = Tally(stats.Firing())
+    with torch.autocast("cpu", torch.bfloat16):
+        tally.add(torch.ones(1001, 2), -1)
+    with torch.inference_mode():
+        tally.add(torch.ones(2, 2), -1)
+    tally.add(torch.ones(2, 2, requires_grad=True), -1)
+    found = tally.flush()
+    assert found["fired"].tolist() == [1005, 1005]
+    assert not found["fired"].is_inference()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.lists(st.integers(0, 30), max_size=4), st.integers(0, 10_000), st.sampled_from(ALL))
+def test_sums_of_parts_are_the_sum_of_the_whole(rows, cuts, seed, need):
+    values = torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed)).relu()
+    whole = summed(need, values)
+    bounds = [0, *sorted(min(cut, rows) for cut in cuts), rows]
+    merged = {}
+    for start, stop in itertools.pairwise(bounds):
+        stats.merge(merged, summed(need, values[start:stop]))
+    for key, value in whole.items():
+        if value.dtype == torch.int64:
+            assert torch.equal(merged[key], value)
+        assert torch.allclose(merged[key].double(), value.double(), rtol=1e-12)
+
+
+def test_merging_does_not_tie_the_two_together():
+    more = summed(Need("firing"), VALUES)
+    into = {}
+    stats.merge(into, more)
+    stats.merge(into, more)
+    assert more["fired"].tolist() == [0, 1, 2]
+    assert into["fired"].tolist() == [0, 2, 4]
+
+
+def test_unknown_names_and_meaningless_thresholds():
+    with pytest.raises(RecipeError, match="did you mean 'firing'"):
+        stats.make(Need("fireing"))
+    with pytest.raises(RecipeError, match="counts no firings"):
+        stats.make(Need("mean_abs", 0.1))
+    with pytest.raises(RecipeError, match="finite"):
+        stats.make(Need("firing", float("nan")))
+
+
+@pytest.mark.parametrize("need", ALL, ids=str)
+def test_every_statistic_is_one(need):
+    statistic = stats.make(need)
+    assert isinstance(statistic, Statistic)
+    assert statistic == stats.make(need)
+    assert hash(statistic) == hash(stats.make(need))
+    assert need.statistic in stats.names()
