@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path("docs/results/founding.jsonl")
-# The same for every cell. The article has plain SGD and up to 500 epochs; momentum reaches its accuracy thresholds on
-# Fashion-MNIST within 50.
-TRAINING = {"model": "article", "optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "batch_size": 128, "max_epochs": 50,
-            "cycles": 5, "start_at": 0.80, "retrain_to": 0.98, "threads": 1}  # fmt: skip
+# The same for every cell. The article has plain SGD and up to 500 epochs; momentum reaches its accuracy thresholds in
+# a few. Fashion-MNIST is another matter: 98 % training accuracy there means heavy over-fitting, and the last threshold
+# towards it (94.4 %) comes too late in 20 epochs to recover from, so its thresholds rise towards 92 % instead.
+TRAINING = {"model": "article", "optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "batch_size": 128, "max_epochs": 20,
+            "cycles": 5, "start_at": 0.80, "stop_at": 0.98, "threads": 1}  # fmt: skip
+RETRAIN_TO = {"mnist": 0.98, "fashion-mnist": 0.92}
 ALL, HIDDEN = 320_700, 320_200  # kernel weights, with and without the output layer, which nobody prunes here
 HIGH = 0.9894  # the sparsity behind the article's 94x; it counts all kernels
 
@@ -53,7 +55,7 @@ def one(name: str, data: str, seed: int) -> dict[str, Any]:
     from actprune.bench import RunConfig, run
     from actprune.errors import ActpruneError
 
-    config = RunConfig(data=data, seed=seed, **TRAINING, **cells()[name])
+    config = RunConfig(data=data, seed=seed, retrain_to=RETRAIN_TO[data], **TRAINING, **cells()[name])
     out = Path("runs/founding") / f"{data} {seed} {name}".replace(" ", "-")
     line: dict[str, Any] = {"cell": name, "data": data, "seed": seed}
     try:

@@ -2,13 +2,14 @@ import functools
 import gzip
 import hashlib
 import http.server
+import os
 import threading
 
 import numpy as np
 import pytest
 import torch
 
-from actprune.bench import known
+from actprune.bench import RunConfig, known, run
 from actprune.bench.data import load
 from actprune.bench.idx import write_idx
 from actprune.errors import DataError
@@ -132,12 +133,30 @@ PUBLISHED = {
 }
 
 
+def absent(name, looked):
+    """Skip with the reason; where the data is promised (continuous integration), fail instead."""
+    stop = pytest.fail if os.environ.get("ACTPRUNE_REQUIRE_DATA") else pytest.skip
+    stop(f"{name} absent: looked in {'; '.join(looked)}")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "least"), [("mnist", 0.9), ("fashion-mnist", 0.75)])
+def test_the_main_job_on_real_images(name, least, tmp_path):
+    place, looked = known.find(name)
+    if place is None:
+        absent(name, looked)
+    config = RunConfig(data=name, hidden=(32, 16), model="mlp", cycles=2, start_at=0.6, max_epochs=3, threads=1)
+    result = run(config, tmp_path / "run", plots=False)
+    assert abs(result.summary["obtained"] - 0.9) < 1e-3
+    assert result.summary["test_accuracy"] > least
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_real_data_sets(name):
     place, looked = known.find(name)
     if place is None:
-        pytest.skip(f"{name} absent: looked in {'; '.join(looked)}")
+        absent(name, looked)
     data = load(name)
     assert [tuple(x.shape) for x, _ in (data.train, data.validation, data.test)] == [
         (54000, 1, 28, 28),

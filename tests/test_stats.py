@@ -96,6 +96,26 @@ def test_the_fast_tally_is_exact_in_every_dtype(dtype, need, shape, axis):
     assert tally.flush() == {}
 
 
+def test_tallies_that_share_a_scratch_buffer_do_not_mix():
+    scratch = stats.Scratch()
+    one, two = (stats.accumulator(stats.Firing(), scratch) for _ in range(2))
+    batches = [(torch.randn(rows, 5).relu(), torch.randn(rows, 3).relu()) for rows in (4, 4, 9, 30_000, 2)]
+    for left, right in batches:
+        one.add(left, -1)
+        two.add(right, -1)
+    for tally, side in ((one, 0), (two, 1)):
+        assert tally.flush()["fired"].tolist() == sum((pair[side] != 0).sum(0) for pair in batches).tolist()
+
+
+def test_the_tally_follows_changes_of_type_and_axis():
+    tally, values = stats.accumulator(stats.Firing()), torch.randn(4, 4, 4).relu()
+    expected = torch.zeros(4, dtype=torch.int64)
+    for dtype, axis in [(torch.float32, 1), (torch.float32, -1), (torch.bfloat16, -1), (torch.float64, 1)]:
+        tally.add(values.to(dtype), axis)
+        expected += (values.to(dtype) != 0).sum([other for other in range(3) if other != axis % 3])
+    assert tally.flush()["fired"].tolist() == expected.tolist()
+
+
 def test_the_tally_stays_exact_where_float32_would_not():
     tally = Tally(stats.Firing())
     ones = torch.ones(1, 1).expand(EXACT - 1, 1)

@@ -216,7 +216,7 @@ class Recipe:
     skip_output     leave the last layer alone (it has no activation that another layer sees)
     keep_at_least   units per layer that never compete, so that no layer is emptied by a global ranking
     remove_orphans  also remove weights out of neurons that can no longer fire, their constant folded into the next bias
-    orphans_inside  True: orphans count towards the budget; False: they come on top of it
+    orphans_inside  True: orphans count towards the budget; False: in global scope they come on top of it
     allow_collapse  fnmatch patterns of weights that may be emptied ("fc1.weight", "*")
     reset_counts    forget the sums after every pruning (False accumulates them, as the founding code does)
     """

@@ -133,7 +133,7 @@ def _reason(setup: Setup, after: Standing, trained: Score, done: bool) -> str | 
     config = setup.config
     if done and trained.accuracy >= config.stop_accuracy:
         return "accuracy"
-    if done and not _still_listens(setup):
+    if setup.pruner.state.cycle and not _still_listens(setup):
         return "emptied network"
     if config.patience and after.patience.ticks >= config.patience:
         return "early stopping"

@@ -144,6 +144,7 @@ class Observer:
             self.statistics,
             due=self._due,
             thorough=False,
+            rarely=every > 1,
             traced=lambda: self._live_traced(live),
         )
         self._live = live

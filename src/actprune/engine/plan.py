@@ -83,9 +83,9 @@ def total(pruner: Pruner) -> int:
 
 def on_top_of_orphans(pruner: Pruner, job: Job, asked: float) -> float:
     """The removal to select for. Orphans outside the budget do not use it up: what was asked goes on top of them,
-    until nothing is left.
+    until nothing is left. A budget per layer has no such top: there an orphan counts as removed in its layer.
     """
-    if pruner.recipe.orphans_inside or not pruner.recipe.remove_orphans:
+    if pruner.recipe.orphans_inside or not pruner.recipe.remove_orphans or pruner.recipe.scope != "global":
         return asked
     flop = pruner.recipe.budget.kind == "flop"
     mine = sum(math.prod(fact.shape) * _price(pruner, fact) for fact in job.facts)

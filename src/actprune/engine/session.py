@@ -23,6 +23,7 @@ class Session:
 
     due       whether to count a forward that is about to start
     thorough  look for NaN, Inf and empty batches in every batch, and trace on until every layer was reached
+    rarely    most forwards are not due: keep as few hooks as possible on the model in between
     traced    called after each traced forward
     """
 
@@ -34,6 +35,7 @@ class Session:
         *,
         due: Callable[[nn.Module], bool],
         thorough: bool,
+        rarely: bool = False,
         traced: Callable[[], None],
     ) -> None:
         self.batches = 0
@@ -41,6 +43,7 @@ class Session:
         self.positions: dict[str, int] = {}
         self.probe: Any = None
         self._root, self._due, self._thorough, self._traced = root, due, thorough, traced
+        self._rarely = rarely
         self._switch = Switch()
         self.sinks = {name: Sink(name, statistics, self._switch) for name in layers}
         self._tracer = Tracer(root, layers, when=lambda _: self._counting, finished=self._learn)
@@ -127,7 +130,9 @@ class Session:
         if self._thorough and self.unreached():
             self._tracer.again()  # a model that takes different paths: the next forward may reach the others
             return
-        self._hooks = SiteHooks(self._root, self.graph, self._tracer.calls, self.sinks, self._switch)
+        self._hooks = SiteHooks(
+            self._root, self.graph, self._tracer.calls, self.sinks, self._switch, rarely=self._rarely
+        )
         self._tracer.close()
         self._tracer.again()
 

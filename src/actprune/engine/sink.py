@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from actprune.errors import ObservationError
-from actprune.stats import SHARED, Accumulator, Firing, accumulator, rows_of
+from actprune.stats import SHARED, Accumulator, Firing, Scratch, accumulator, rows_of
 from actprune.types import Statistic, Sums
 
 OFF, COUNT, CHECK = range(3)
 
 
 class Switch:
-    """What hooks are to do now: nothing, count, or count and look for NaN and Inf."""
+    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), and where to write."""
 
     def __init__(self) -> None:
         self.level = OFF
+        self.scratch = Scratch()
 
 
 class Sink:
@@ -33,7 +34,9 @@ class Sink:
         self._prepare()
 
     def _prepare(self) -> None:
-        self.outputs: list[Accumulator] = [accumulator(each) for each in self._statistics if each.sees == "output"]
+        self.outputs: list[Accumulator] = [
+            accumulator(each, self._switch.scratch) for each in self._statistics if each.sees == "output"
+        ]
         self.inputs: list[Accumulator] = [accumulator(each) for each in self._statistics if each.sees == "input"]
         self._first = self.outputs[0].add if len(self.outputs) == 1 else self._every
 

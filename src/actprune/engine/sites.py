@@ -14,32 +14,49 @@ from actprune.graph import Graph, Hook, Site, named_layers, op_of, own_modules, 
 
 
 class SiteHooks:
-    """Hooks on the sites of a graph; ``calls`` tells how often each module was called in one forward."""
+    """Hooks on the sites of a graph; ``calls`` tells how often each module was called in one forward.
+
+    rarely: put the hooks on for each counted forward only. An idle hook costs more than one thinks, because a module
+    without any takes a shorter way through ``nn.Module.__call__``.
+    """
 
     def __init__(
-        self, root: nn.Module, graph: Graph, calls: Mapping[str, int], sinks: Mapping[str, Sink], switch: Switch
+        self,
+        root: nn.Module,
+        graph: Graph,
+        calls: Mapping[str, int],
+        sinks: Mapping[str, Sink],
+        switch: Switch,
+        *,
+        rarely: bool,
     ) -> None:
         self._switch = switch
         self._numbered: list[_Numbered] = []
         self._mode: _FunctionSites | None = None
         self._handles: list[Any] = []
+        self._outputs: list[tuple[nn.Module, Hook]] = []
+        self._inputs: list[tuple[nn.Module, Hook]] = []
+        self._rarely = rarely
         modules = dict(own_modules(root))
         wanted = [site for site in graph.every_site() if site.layer in sinks and sinks[site.layer].outputs]
         for where, sites in _grouped(wanted, "module").items():
             hook = self._module_hook(sites, calls.get(where, 1), sinks)
-            self._handles.append(modules[where].register_forward_hook(hook))
+            self._outputs.append((modules[where], hook))
         functions = _grouped(wanted, "function")
         if functions:
             self._mode = _FunctionSites({key: _table(sites, sinks) for key, sites in functions.items()})
         for name, found in named_layers(root).items():
             if name in sinks and sinks[name].inputs:
                 for _, layer in found:
-                    hook = _Input(sinks[name].input, unit_axis(layer), switch)
-                    self._handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+                    self._inputs.append((layer, _Input(sinks[name].input, unit_axis(layer), switch)))
+        if not rarely:
+            self._put_on()
 
     def begin(self, level: int) -> None:
         """A forward starts that is to be counted."""
         self._switch.level = level
+        if self._rarely:
+            self._put_on()
         for hook in self._numbered:
             hook.call = 0
         if self._mode is not None:
@@ -48,14 +65,24 @@ class SiteHooks:
     def end(self) -> None:
         """It is over, or has failed."""
         self._switch.level = OFF
+        if self._rarely:
+            self._take_off()
         if self._mode is not None:
             self._mode.stop()
 
     def remove(self) -> None:
         """Take all hooks off."""
         self.end()
+        self._take_off()
+
+    def _put_on(self) -> None:
+        self._handles += [module.register_forward_hook(hook) for module, hook in self._outputs]
+        self._handles += [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer, hook in self._inputs]
+
+    def _take_off(self) -> None:
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()
 
     def _module_hook(self, sites: list[Site], calls: int, sinks: Mapping[str, Sink]) -> Hook:
         first = sites[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from actprune.errors import RecipeError, unknown_name
-from actprune.stats.firing import Firing
+from actprune.stats.firing import Firing, Scratch
 from actprune.stats.moments import InputMoments, MeanAbs, OutputMoments
 from actprune.stats.rows import SHARED, merge, rows_of
 from actprune.stats.running import Accumulator, accumulator
@@ -22,6 +22,7 @@ __all__ = [
     "InputMoments",
     "MeanAbs",
     "OutputMoments",
+    "Scratch",
     "accumulator",
     "make",
     "merge",

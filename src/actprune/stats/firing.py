@@ -16,6 +16,9 @@ from actprune.types import Sums
 EXACT = 2**24
 """Up to here float32 counts without rounding."""
 
+SMALL = 2**16
+"""Numbers in an activation up to which the operations themselves cost more than the memory they touch."""
+
 
 @dataclass(frozen=True)
 class Firing:
@@ -46,6 +49,22 @@ class Firing:
         sums["rows"] += rows_of(values, axis)
 
 
+class Scratch:
+    """One small buffer that the tallies of all layers write into in turn, so that it stays in the cache."""
+
+    def __init__(self) -> None:
+        self._room: Tensor | None = None
+
+    def view(self, like: Tensor) -> Tensor | None:
+        """A buffer of the shape of ``like``; None where a fresh tensor is as good (large, or not float32 on a CPU)."""
+        if like.numel() > SMALL or like.dtype is not torch.float32 or like.device.type != "cpu":
+            return None
+        if self._room is None:
+            with torch.inference_mode(False):
+                self._room = torch.empty(SMALL)
+        return self._room[: like.numel()].view(like.shape)
+
+
 class Tally:
     """The same counts for the hot path of a training loop: a few cheap operations per call instead of a slow one.
 
@@ -54,39 +73,46 @@ class Tally:
     Ones add up exactly in float32 to 2**24, so the float counts are moved into int64 before they get there.
     """
 
-    def __init__(self, statistic: Firing) -> None:
+    def __init__(self, statistic: Firing, scratch: Scratch | None = None) -> None:
         self._statistic = statistic
         self._threshold = statistic.fires_above
+        self._scratch = Scratch() if scratch is None else scratch
         self._rows = 0  # kept by Python: one tensor operation less per call
         self._room = 0  # rows that may still be added before float32 would round
         self._recent = torch.zeros(1, 0)
-        self._ones = torch.zeros(1, 0)
-        self._bar = torch.zeros(())
         self._whole: Tensor | None = None
+        self._shape, self._axis, self._each = torch.Size(), 0, 0  # what is known of the last batch holds for the next
+        self._axes: tuple[int, ...] = ()
+        self._bar = torch.zeros(())
+        self._view: Tensor | None = None
+        self._ones: Tensor | None = None
 
     def add(self, values: Tensor, axis: int) -> None:
         """Count one batch. ``values`` is neither changed nor kept."""
-        values = values.detach()
-        rows = values.numel() // values.shape[axis]
-        if rows > self._room or values.device != self._recent.device:
+        bar = self._bar
+        if (
+            values.shape != self._shape
+            or values.dtype is not bar.dtype
+            or values.device != bar.device
+            or axis != self._axis
+        ):
+            self._plan(values, axis)
+        if self._each > self._room:
             self._carry(values, axis)
-            if rows > EXACT:
+            if self._each > EXACT:
                 self._slowly(values, axis)
                 return
-        fires = torch.empty_like(values)
+        fires = self._view if self._view is not None else torch.empty_like(values)
         if self._threshold is None:
             torch.ne(values, self._bar, out=fires)
         else:
             torch.gt(values, self._threshold, out=fires)
-        if values.dtype is torch.float32 and axis == -1 and values.dim() == 2:
-            if self._ones.shape[1] != rows:
-                self._ones = _ones(rows, values)
+        if self._ones is not None:
             self._recent.addmm_(self._ones, fires)  # in place, hence never in lower precision under autocast
         else:
-            axes = other_axes(values, axis)
-            self._recent.add_(fires.sum(axes, dtype=torch.float32) if axes else fires)
-        self._room -= rows
-        self._rows += rows
+            self._recent.add_(fires.sum(self._axes, dtype=torch.float32) if self._axes else fires)
+        self._room -= self._each
+        self._rows += self._each
 
     def flush(self) -> Sums:
         """All that was counted since the last flush, as int64 sums; empty when nothing was. Starts again from zero."""
@@ -102,12 +128,24 @@ class Tally:
         recent = self._recent[0].to(torch.int64)
         return recent if self._whole is None else self._whole + recent.to(self._whole.device)
 
+    def _plan(self, values: Tensor, axis: int) -> None:
+        """Batches of another shape, type or device than before."""
+        if values.device != self._bar.device:
+            self._room = 0  # the float counts are still on the old device
+        self._shape, self._axis = values.shape, axis
+        self._each = rows_of(values, axis)
+        self._axes = other_axes(values, axis)
+        self._view = self._scratch.view(values)
+        flat = values.dtype is torch.float32 and axis == -1 and values.dim() == 2
+        with torch.inference_mode(False):
+            self._bar = torch.zeros((), dtype=values.dtype, device=values.device)
+            self._ones = torch.ones(1, self._each, device=values.device) if flat and self._each <= EXACT else None
+
     def _carry(self, values: Tensor, axis: int) -> None:
         """Move the float counts into int64 and start afresh, on the device the values are on now."""
         if self._recent.numel():
             self._whole = self._so_far().to(values.device)
         self._recent = zeros(values.shape[axis], values, torch.float32)[None]
-        self._bar, self._ones = zeros(1, values, values.dtype)[0], _ones(0, values)
         self._room = EXACT
 
     def _slowly(self, values: Tensor, axis: int) -> None:
@@ -116,9 +154,4 @@ class Tally:
         self._statistic.update(sums, values, axis)
         self._whole = self._so_far() + sums["fired"]
         self._recent.zero_()
-        self._rows += rows_of(values, axis)
-
-
-def _ones(rows: int, like: Tensor) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.ones(1, rows, device=like.device)
+        self._rows += self._each

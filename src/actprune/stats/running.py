@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from actprune.stats.firing import Firing, Tally
+from actprune.stats.firing import Firing, Scratch, Tally
 from actprune.types import Statistic, Sums
 
 
@@ -41,6 +41,6 @@ class Running:
         return sums
 
 
-def accumulator(statistic: Statistic) -> Accumulator:
-    """The fastest exact accumulator for a statistic."""
-    return Tally(statistic) if isinstance(statistic, Firing) else Running(statistic)
+def accumulator(statistic: Statistic, scratch: Scratch | None = None) -> Accumulator:
+    """The fastest exact accumulator for a statistic. Those of one model may share a ``scratch`` buffer."""
+    return Tally(statistic, scratch) if isinstance(statistic, Firing) else Running(statistic)

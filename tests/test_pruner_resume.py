@@ -1,0 +1,58 @@
+"""State goes through a file and back without pickle and without a changed bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from actprune import Pruner, methods
+from actprune.errors import CheckpointError
+from actprune.testing import small_net
+from looping import pruned, train
+
+
+def test_resume_gives_bit_identical_weights():
+    def session(model, optimizer, pruner, epochs):
+        for _ in range(epochs):
+            train(model, optimizer)
+            pruner.report_metric(0.95)
+
+    def fresh():
+        model = small_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return model, optimizer, Pruner(model, methods.activation(0.8, cycles=3)).attach(optimizer)
+
+    whole = fresh()
+    session(*whole, 6)
+    first = fresh()
+    session(*first, 2)
+    stored = copy.deepcopy([part.state_dict() for part in first])
+    second = fresh()
+    for part, state in zip(second, stored, strict=True):
+        part.load_state_dict(state)
+    session(*second, 4)
+    assert whole[2].state.cycle == second[2].state.cycle == 3
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, second[0].state_dict()[name])
+    assert not torch.equal(first[0].state_dict()["0.weight"], second[0].state_dict()["0.weight"])
+
+
+def test_state_loads_without_pickle(tmp_path):
+    _, pruner = pruned(methods.activation(0.5))
+    torch.save(pruner.state_dict(), tmp_path / "state.pt")
+    again = Pruner(small_net(), methods.activation(0.5))
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert all(torch.equal(mask, again.masks[name]) for name, mask in pruner.masks.items())
+
+
+def test_a_state_of_another_model_or_version_is_refused():
+    _, pruner = pruned()
+    stored = pruner.state_dict()
+    other = Pruner(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), methods.magnitude(0.5))
+    with pytest.raises(CheckpointError, match=r"0\.weight"):
+        other.load_state_dict(stored)
+    with pytest.raises(CheckpointError, match="version"):
+        other.load_state_dict({**stored, "version": 99})
+    with pytest.raises(CheckpointError, match="step"):
+        other.load_state_dict({name: value for name, value in stored.items() if name != "step"})

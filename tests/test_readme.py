@@ -1,0 +1,52 @@
+"""The code in the README runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from actprune.testing import small_data, small_net
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def names():
+    model = small_net()
+    inputs, labels = small_data()
+    loader = [(inputs[:32], labels[:32]), (inputs[32:], labels[32:])]
+    return {
+        "model": model,
+        "calibration": loader,
+        "loader": loader,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        "loss": nn.CrossEntropyLoss(),
+        "epochs": 6,
+        "resuming": False,
+        "train_accuracy": 0.97,
+        "torch": torch,
+    }
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_block(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    space = names()
+    exec("import actprune\n" + BLOCKS[number], space)
+    printed = capsys.readouterr().out
+    if number == 0:
+        assert "asked 90.00%, obtained 90" in printed
+    if number == 1:
+        assert space["pruner"].finished
+        again = {**names(), "resuming": True}
+        exec("import actprune\n" + BLOCKS[number], again)
+        assert again["pruner"].state.cycle == 5
+        assert again["pruner"].state.step > space["pruner"].state.step
+    if number == 2:
+        assert float(printed.split()[0]) > 0.85
+
+
+def test_the_readme_has_the_examples_this_test_knows():
+    assert len(BLOCKS) == 3
