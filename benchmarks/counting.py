@@ -181,30 +181,35 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of rounds")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    load = [os.getloadavg()[0]]
-    results = []
     for threads in map(int, options.threads.split(",")):
-        for name in options.networks.split(","):
-            results.append(measure(name, threads, options.scale))
-            load.append(os.getloadavg()[0])
-            print("\n".join(table(results[-1:]).splitlines()[2:]), f"load {load[-1]:.1f}", flush=True)
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
-    )
-    command = "python benchmarks/counting.py " + " ".join(sys.argv[1:])
-    facts = {"command": command.strip(), "machine": machine, "load_average": [round(x, 2) for x in load]}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "counting.json").write_text(json.dumps({**facts, "results": results}, indent=1) + "\n")
+        for network in options.networks.split(","):
+            before = os.getloadavg()[0]
+            row = measure(network, threads, options.scale)
+            row["load_average"] = [round(before, 2), round(os.getloadavg()[0], 2)]
+            row["command"] = " ".join(["python benchmarks/counting.py", *sys.argv[1:]])
+            save(row, options.out)
+            print("\n".join(table([row]).splitlines()[2:]), "load", row["load_average"], flush=True)
+
+
+def save(row: dict[str, Any], folder: Path) -> None:
+    """Put one row into the results, in place of an older one: a run cut short loses only what it had not done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / "counting.json"
+    rows = json.loads(stored.read_text())["results"] if stored.exists() else []
+    rows = [old for old in rows if (old["network"], old["threads"]) != (row["network"], row["threads"])] + [row]
+    rows.sort(key=lambda r: (r["threads"], list(NETS).index(r["network"])))
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {versions}"
+    stored.write_text(json.dumps({"machine": machine, "results": rows}, indent=1) + "\n")
+    loads = [load for r in rows for load in r["load_average"]]
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(r["command"] for r in rows))
     note = (
-        f"Ratio of a training step with live counting to the same step without: median (quartiles) over rounds.\n"
-        f"`plain again` is the same step without counting, measured once more: the noise.\n\n"
-        f"Command: `{facts['command']}`. Machine: {machine}; 1-minute load average during the run "
-        f"{min(load):.1f} to {max(load):.1f} (above the number of threads, other work was competing).\n"
+        "Ratio of a training step with live counting to the same step without: median (quartiles) over rounds.\n"
+        "`plain again` is the same step without counting, measured once more: the noise.\n\n"
+        f"Command: {commands}. Machine: {machine}; 1-minute load average before and after each row "
+        f"{min(loads):.1f} to {max(loads):.1f} (above the number of threads, other work was competing).\n"
     )
-    (options.out / "counting.md").write_text(
-        f"# Counting while training\n\n{note}\n{table(results)}\n\n{verdict(results)}\n"
-    )
-    print(verdict(results))
+    (folder / "counting.md").write_text(f"# Counting while training\n\n{note}\n{table(rows)}\n\n{verdict(rows)}\n")
 
 
 if __name__ == "__main__":

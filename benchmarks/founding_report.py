@@ -98,10 +98,10 @@ def write(lines: list[Line], order: list[str]) -> None:
     text = ["# The founding experiment: every cell\n"]
     text += [
         "Made by `python benchmarks/founding.py`. Mean ± standard deviation over seeds. Removed, compression and FLOP",
-        "count all kernels, the unpruned output layer included; `asked` is in the recipe's own terms (literal global:",
-        "of all kernels, else of the hidden layers). FLOP kept equals weights kept in these networks. Ranks: numerical,",
-        "fc1/fc2/fc3/fc4. Weights of the epoch with the lowest validation loss after the last pruning; the test set is",
-        "read once, for them.\n",
+        "count all kernels, the unpruned output layer included; `asked` is in the recipe's own terms (literal",
+        "global: of all kernels, else of the hidden layers). FLOP kept equals weights kept in these networks.",
+        "Ranks: numerical, fc1/fc2/fc3/fc4. Weights of the epoch with the lowest validation loss after the last",
+        "pruning; the test set is read once, for them.\n",
     ]  # fmt: skip
     text += [table(data, groups) for data, groups in by_data.items() if groups]
     FOLDER.mkdir(parents=True, exist_ok=True)

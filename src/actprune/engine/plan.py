@@ -33,8 +33,8 @@ def prepare(pruner: Pruner) -> Job:
     """Check everything that can be missing or broken, then gather the facts. Changes nothing."""
     names = pruned_layers(pruner)
     parameters = {name: pruner.model.get_parameter(name) for name in pruner.layers}
-    _check_finite({name: parameters[name] for name in names})
     agree(_local_problem(pruner, names))
+    _check_finite({name: parameters[name] for name in names})
     sums = reduced(pruner.observer.sums)
     gradients = reduced_gradients(pruner.state.gradients)
     free = pruner.recipe.regrow == "free"

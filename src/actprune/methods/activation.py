@@ -66,7 +66,7 @@ def activation(
     regrow: Literal["frozen", "free"] = "frozen",
     seed: int = 0,
 ) -> Recipe:
-    """Activation-based pruning with guards (see the file's head for what they are and why).
+    """Activation-based pruning, guarded: no layer emptied, orphans inside the budget, layers comparable.
 
     sparsity    fraction of all prunable weights to remove, orphans included
     score       "neuron": the firing count alone, whole neurons; "neuron_weight": firing count x |weight|

@@ -23,7 +23,10 @@ def snip(
     skip_output: bool = False,
     seed: int = 0,
 ) -> Recipe:
-    """Call ``loss.backward()`` inside ``pruner.observe()``; the engine keeps the gradients away from your optimizer."""
+    """Connection sensitivity |w dL/dw|, one global ranking, normally before training.
+
+    Call ``loss.backward()`` inside ``pruner.observe()``; the engine keeps the gradients away from your optimizer.
+    """
     return Recipe(
         name="snip",
         criterion=Snip(),

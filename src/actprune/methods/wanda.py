@@ -23,7 +23,7 @@ def wanda(
     skip_output: bool = False,
     seed: int = 0,
 ) -> Recipe:
-    """Rows (outputs) each lose the same fraction unless another scope is asked for."""
+    """|w| times the norm of its input; each row (output) loses the same fraction unless another scope is asked for."""
     return Recipe(
         name="wanda",
         criterion=Wanda(),
