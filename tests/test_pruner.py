@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actprune import Pruner, methods
@@ -213,3 +214,17 @@ def test_the_report_is_a_readable_table():
     assert "asked 50.00%" in text
     assert "0.weight" in text
     assert "24x32" in text
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), checkpoint_wrapper], ids=["compiled", "checkpointed"]
+)
+def test_wrappers_inside_the_model_do_not_change_names(wrap):
+    model = nn.Sequential(
+        nn.Linear(32, 24), nn.ReLU(), wrap(nn.Sequential(nn.Linear(24, 16), nn.ReLU())), nn.Linear(16, 4)
+    )
+    pruner = Pruner(model, methods.activation(0.6, score="neuron"))
+    observe(pruner, model)
+    pruner.prune()
+    assert list(pruner.masks) == ["0.weight", "2.0.weight"]
+    assert all(not pruner.parameters[name][~mask].any() for name, mask in pruner.masks.items())

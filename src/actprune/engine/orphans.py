@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from actprune.core import Choice
 from actprune.engine.distributed import full, local, local_part
 from actprune.engine.quiet import quiet
+from actprune.engine.wrappers import layer_of
 from actprune.errors import ModelError, ObservationError
 from actprune.graph import Consumer, Graph, dead_neurons, without_constants
 
@@ -26,7 +27,7 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
     After this call the model computes under ``choice.masks`` what it computes under ``choice.selected``.
     """
     for name, mask in choice.selected.items():
-        weight = model.get_parameter(name)
+        weight = layer_of(model, layers[name]).weight
         local(weight).masked_fill_(~local_part(mask, weight), 0)
     links = _orphaned_links(graph, choice.selected)
     if not links:
@@ -38,15 +39,11 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
         )
     seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, probe)
     for consumer, dropped in links:
-        weight = model.get_parameter(consumer.layer)
+        layer = layer_of(model, layers[consumer.layer])
         constant = _constant_columns(seen[consumer.layer], dropped, consumer.layer)
-        bias = model.get_parameter(consumer.layer.removesuffix("weight") + "bias")
-        lost = (
-            (full(weight).double() * dropped).flatten(2).sum(2)
-            if dropped.dim() > 2
-            else full(weight).double() * dropped
-        )
-        local(bias).add_(local_part((lost @ constant).to(bias.dtype), bias))
+        lost = full(layer.weight).double() * dropped
+        sent = lost.reshape(*lost.shape[:2], -1).sum(2) @ constant
+        local(layer.bias).add_(local_part(sent.to(layer.bias.dtype), layer.bias))
 
 
 def _orphaned_links(graph: Graph, selected: Mapping[str, Tensor]) -> list[tuple[Consumer, Tensor]]:

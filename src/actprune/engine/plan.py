@@ -32,7 +32,7 @@ class Job:
 def prepare(pruner: Pruner) -> Job:
     """Check everything that can be missing or broken, then gather the facts. Changes nothing."""
     names = pruned_layers(pruner)
-    parameters = {name: pruner.model.get_parameter(name) for name in pruner.layers}
+    parameters = pruner.parameters
     agree(_local_problem(pruner, names))
     _check_finite({name: parameters[name] for name in names})
     sums = reduced(pruner.observer.sums)
@@ -77,7 +77,7 @@ def pruned_layers(pruner: Pruner) -> list[str]:
 def total(pruner: Pruner) -> int:
     """Weights the budget counts."""
     names = pruned_layers(pruner)
-    counted = sum(pruner.model.get_parameter(name).numel() for name in names)
+    counted = sum(pruner.parameters[name].numel() for name in names)
     return counted + (_others(pruner, names).weights if pruner.recipe.budget.of == "all" else 0)
 
 
@@ -174,7 +174,7 @@ def _check_need(need: Need, names: list[str], pruner: Pruner) -> None:
 def _positions(pruner: Pruner, name: str) -> int:
     if name in pruner.observer.positions:
         return pruner.observer.positions[name]
-    if pruner.recipe.budget.kind == "flop" and pruner.model.get_parameter(name).dim() > 2:
+    if pruner.recipe.budget.kind == "flop" and pruner.parameters[name].dim() > 2:
         raise ObservationError(
             f"a FLOP budget needs the number of output positions of {name}: run observe() or give Pruner(example=...)"
         )
@@ -183,7 +183,7 @@ def _positions(pruner: Pruner, name: str) -> int:
 
 def _others(pruner: Pruner, names: list[str]) -> Cost:
     """Linear and conv weights that this recipe leaves alone (output layer, skipped, frozen)."""
-    mine = {id(pruner.model.get_parameter(name)) for name in names}
+    mine = {id(pruner.parameters[name]) for name in names}
     weights = flop = 0
     for path, module in pruner.model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) and id(module.weight) not in mine:

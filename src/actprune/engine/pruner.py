@@ -20,9 +20,9 @@ from actprune.engine.observe import Observer
 from actprune.engine.orphans import fold_constants
 from actprune.engine.recovery import recover, take_snapshot
 from actprune.engine.report import PruneReport
-from actprune.engine.wrappers import unwrap, unwrap_optimizer
+from actprune.engine.wrappers import layer_of, unwrap_optimizer
 from actprune.errors import CheckpointError, ModelError, ObservationError, RecipeError
-from actprune.graph import Graph, prunable_layers, without_orphans
+from actprune.graph import Graph, prunable_layers, unwrap, without_orphans
 from actprune.state import PruneState
 from actprune.types import Recipe
 
@@ -75,8 +75,7 @@ class Pruner:
         """
         with ExitStack() as stack:
             if self._needs_gradient:
-                parameters = self._parameters(self.model)
-                stack.enter_context(collected(self.model, parameters, self._state.gradients))
+                stack.enter_context(collected(self.model, self.parameters, self._state.gradients))
             stack.enter_context(self.observer.observing(gradients=self._needs_gradient))
             yield
 
@@ -231,7 +230,7 @@ class Pruner:
         """Removed fraction of all prunable weights, 0..1."""
         kept = sum(int(mask.sum()) for mask in self._state.masks.values())
         total = sum(mask.numel() for mask in self._state.masks.values())
-        every = sum(parameter.numel() for parameter in self._parameters(self.model).values())
+        every = sum(parameter.numel() for parameter in self.parameters.values())
         return (total - kept) / every
 
     @property
@@ -253,7 +252,7 @@ class Pruner:
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError when the state belongs to another model."""
         state = PruneState.from_state_dict(stored)
-        parameters = self._parameters(self.model)
+        parameters = self.parameters
         for name, mask in state.masks.items():
             if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
                 found = tuple(parameters[name].shape) if name in parameters else "no such weight"
@@ -269,8 +268,13 @@ class Pruner:
         if self.finished:
             self.observer.stop_live()
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable weights by clean name."""
+        return self._parameters(self.model)
+
     def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         try:
-            return {name: model.get_parameter(name) for name in self.layers}
+            return {name: layer_of(model, path).weight for name, path in self.layers.items()}
         except AttributeError as error:
             raise ModelError(f"not a copy of the pruned model: {error}") from error
