@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/actprune run --data digits --out runs/demo --overwrite
+	$(BIN)/actprune run --data digits --threads 1 --out runs/demo --overwrite
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -36,12 +36,8 @@ def row(cell: str, lines: list[Line]) -> list[str]:
     good = [line["summary"] for line in lines if "summary" in line]
     if not good:
         return [cell, *[""] * 10, f"refused in {len(refused)} of {len(lines)} runs: {refused[0].split(';')[0]}"]
-    ranks = [
-        "/".join(
-            f"{mean(values):.0f}"
-            for values in zip(*([s["ranks"][n] for n in s["ranks"]][:4] for s in good), strict=True)
-        )
-    ]
+    per_run = [list(s["ranks"].values())[:4] for s in good]  # without the output layer
+    ranks = "/".join(f"{mean(values):.0f}" for values in zip(*per_run, strict=True))
     return [
         cell + (f" (refused in {len(refused)} of {len(lines)})" if refused else ""),
         f"{100 * good[0]['asked']:.2f}",
@@ -66,7 +62,7 @@ def table(data: str, groups: dict[str, list[Line]]) -> str:
 
 
 def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
-    """Test accuracy over compression, one panel per data set, every run a dot."""
+    """Test error over compression, both logarithmic, one panel per data set, every run a mark."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, len(by_data), squeeze=False)[0]
     for axis, (data, groups) in zip(axes, by_data.items(), strict=True):
@@ -76,16 +72,19 @@ def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
             good = [line["summary"] for line in lines if "summary" in line]
             axis.scatter(
                 [compression(s) for s in good],
-                [100 * s["test_accuracy"] for s in good],
+                [100 - 100 * s["test_accuracy"] for s in good],
                 s=22, alpha=0.75, color=COLOURS[kind], label=None if kind in shown else kind,
                 marker={"literal": "x", "random": "v"}.get(kind, "o"),
             )  # fmt: skip
             shown.add(kind)
-        axis.set(xscale="log", xlabel="compression (weights before / after)", ylabel="test accuracy, %", title=data)
+        axis.set(xscale="log", yscale="log", xlabel="compression (weights before / after)", title=data)
+        axis.set_ylabel("test error, % (90 is guessing)")
+        axis.set_yticks([2, 3, 5, 10, 20, 50, 90], labels=["2", "3", "5", "10", "20", "50", "90"])
+        axis.set_yticks([], minor=True)
         axis.axvline(94, color="#888888", linewidth=0.8, linestyle=":")
-        axis.annotate("94x", (94, axis.get_ylim()[0]), fontsize=8, color="#555555")
+        axis.annotate("94x", (94, 0.01), xycoords=("data", "axes fraction"), fontsize=8, color="#555555")
         axis.grid(alpha=0.25)
-        axis.legend(loc="lower left", fontsize=8)
+        axis.legend(loc="center left", fontsize=8)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
