@@ -41,6 +41,10 @@ def cells() -> dict[str, dict[str, Any]]:
         for score, across in itertools.product(("neuron_weight", "neuron"), ("layer_mean", "count")):
             name = f"guarded {score} {across} at {of_all:g}"
             found[name] = {"method": "activation", "sparsity": sparsity, "options": {"score": score, "across": across}}
+        by_layer = {"score": "neuron_weight", "scope": "layer"}
+        found[f"guarded neuron_weight per layer at {of_all:g}"] = {
+            "method": "activation", "sparsity": sparsity, "options": by_layer
+        }  # fmt: skip
         for scope in ("global", "layer"):
             same = {"method": "magnitude", "sparsity": sparsity, "options": {"scope": scope, "skip_output": True}}
             found[f"magnitude {scope} at {of_all:g}"] = same

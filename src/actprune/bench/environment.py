@@ -20,8 +20,8 @@ from actprune.errors import CheckpointError
 def threads(count: int | None) -> Iterator[None]:
     """That many CPU threads inside the block, and denormal numbers flushed to zero.
 
-    A pruned network makes many of them: momentum of weights whose gradient has become exactly zero decays through the
-    denormal range, where this processor family computes an optimizer step several times slower.
+    A pruned network makes many of them (momentum of weights whose gradient has become exactly zero decays through the
+    denormal range), and arithmetic on them can be several times slower.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
