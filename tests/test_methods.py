@@ -1,5 +1,6 @@
 """Every method passes the public conformance suite; golden masks come from the published formulas by hand."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 import actprune
-from actprune import methods
+from actprune import methods, recipes
 from actprune.errors import RecipeError
 from actprune.schedules import AccuracyTriggered
 from actprune.testing import CHECKS, check_method
@@ -147,3 +148,20 @@ def test_unknown_names_come_with_the_nearest_match():
         methods.make("magnitud", {})
     with pytest.raises(RecipeError, match="did you mean 'scope'"):
         methods.make("magnitude", {"scop": "global"})
+
+
+def test_a_criterion_of_ones_own_can_be_stored_once_registered():
+    @dataclasses.dataclass(frozen=True)
+    class Quiet:
+        @property
+        def needs(self):
+            return ()
+
+        def score(self, signals):
+            return signals.weight.square()
+
+    recipe = dataclasses.replace(methods.magnitude(0.5), criterion=Quiet())
+    with pytest.raises(RecipeError, match="Quiet"):
+        recipes.from_dict(recipes.to_dict(recipe))
+    recipes.register(Quiet)
+    assert recipes.from_dict(recipes.to_dict(recipe)) == recipe

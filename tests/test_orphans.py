@@ -108,3 +108,15 @@ def test_a_constant_that_padding_makes_inexact_is_not_folded():
     alive_rows = pruner.masks["2.weight"].flatten(1).any(1)
     assert dead.any()
     assert pruner.masks["2.weight"][alive_rows][:, dead].all()  # kept: their border would be wrong
+
+
+def test_a_fold_that_fails_leaves_the_weights_as_they_were():
+    model = small_net()
+    pruner = Pruner(model, methods.activation(0.8, score="neuron"))
+    observe(pruner, model)
+    pruner.observer.probe = ((torch.zeros(2, 5),), {})  # does not fit the model
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(RuntimeError):
+        pruner.prune()
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert not pruner.masks

@@ -73,6 +73,8 @@ def test_rewinding_to_a_step_that_was_never_seen_is_refused():
     pruner = Pruner(small_net(), methods.magnitude(0.5, recovery=Rewind(to_step=5)))
     with pytest.raises(ModelError, match="rewind to step 5"):
         pruner.prune()
+    assert not pruner.masks
+    assert all(bool(parameter.all()) for parameter in pruner.parameters.values())  # nothing was zeroed
 
 
 def test_reinitialised_survivors_are_new_and_the_rng_is_untouched():

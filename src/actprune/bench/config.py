@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -114,8 +113,3 @@ def _sentence(problem: Any) -> str:
 
 
 _FRACTIONS = {"sparsity", "start_at", "retrain_to", "stop_at", "validation"}
-
-
-def available_threads() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

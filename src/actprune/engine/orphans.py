@@ -24,11 +24,9 @@ from actprune.graph import Consumer, Graph, dead_neurons, without_constants
 def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], choice: Choice, probe: Any) -> None:
     """Apply ``choice.selected``, then move what dead neurons send over orphaned weights into the next biases.
 
-    After this call the model computes under ``choice.masks`` what it computes under ``choice.selected``.
+    After this call the model computes under ``choice.masks`` what it computes under ``choice.selected``. When it
+    raises, the weights are as before.
     """
-    for name, mask in choice.selected.items():
-        weight = layer_of(model, layers[name]).weight
-        local(weight).masked_fill_(~local_part(mask, weight), 0)
     links = _orphaned_links(graph, choice.selected)
     if not links:
         return
@@ -37,10 +35,19 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
             "remove_orphans has to measure what dead neurons send, but no input was seen that could be cut to two "
             "examples; run observe() on tensor inputs with a batch axis, or give Pruner(example=...)"
         )
-    seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, probe)
-    for consumer, dropped in links:
+    weights = {name: local(layer_of(model, layers[name]).weight) for name in choice.selected}
+    before = {name: weight.clone() for name, weight in weights.items()}
+    try:
+        for name, mask in choice.selected.items():
+            weights[name].masked_fill_(~local_part(mask, layer_of(model, layers[name]).weight), 0)
+        seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, probe)
+        constants = [_constant_columns(seen[consumer.layer], dropped, consumer.layer) for consumer, dropped in links]
+    except Exception:
+        for name, weight in weights.items():
+            weight.copy_(before[name])
+        raise
+    for (consumer, dropped), constant in zip(links, constants, strict=True):
         layer = layer_of(model, layers[consumer.layer])
-        constant = _constant_columns(seen[consumer.layer], dropped, consumer.layer)
         lost = full(layer.weight).double() * dropped
         sent = lost.reshape(*lost.shape[:2], -1).sum(2) @ constant
         local(layer.bias).add_(local_part(sent.to(layer.bias.dtype), layer.bias))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from actprune.core import Choice, Cost, LayerFacts, final_fraction
 from actprune.engine.distributed import agree, full, local, reduced, reduced_gradients
+from actprune.engine.recovery import check_snapshot
 from actprune.engine.report import PruneReport, layer_reports
 from actprune.errors import ActpruneError, ModelError, ObservationError
 from actprune.types import Need, Signals
@@ -137,6 +138,7 @@ def _local_problem(pruner: Pruner, names: list[str]) -> ActpruneError | None:
     """What this rank is missing. Raising at once would leave the other ranks waiting for it in the next reduction."""
     try:
         _check_structure(pruner)
+        check_snapshot(pruner.recipe.recovery, pruner.state)
         for need in pruner.recipe.criterion.needs:
             _check_need(need, names, pruner)
     except ActpruneError as problem:

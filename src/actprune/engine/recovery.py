@@ -24,14 +24,18 @@ def take_snapshot(model: nn.Module, recovery: Recovery, state: PruneState) -> No
         state.snapshot = {name: tensor.clone() for name, tensor in _tensors(model).items()}
 
 
+def check_snapshot(recovery: Recovery, state: PruneState) -> None:
+    """Raise ModelError, before anything is changed, when there is nothing to rewind to."""
+    if isinstance(recovery, Rewind) and not state.snapshot:
+        raise ModelError(
+            f"cannot rewind to step {recovery.to_step}: only {state.step} optimizer steps were seen; "
+            "train that far before pruning, or attach(optimizer) before training"
+        )
+
+
 def recover(model: nn.Module, recovery: Recovery, state: PruneState, optimizers: Sequence[Optimizer]) -> None:
     """Apply the recovery after a pruning. Rewinding also forgets momentum, which belongs to the discarded weights."""
     if isinstance(recovery, Rewind):
-        if not state.snapshot:
-            raise ModelError(
-                f"cannot rewind to step {recovery.to_step}: only {state.step} optimizer steps were seen; "
-                "train that far before pruning, or attach(optimizer) before training"
-            )
         rewind(_tensors(model), state.snapshot)
     elif isinstance(recovery, Reinitialise):
         reinitialise(model, recovery.seed + state.cycle)
