@@ -41,6 +41,18 @@ class DataError(ActpruneError, ValueError):
     """A data set is missing, truncated, or has wrong shapes or labels."""
 
 
+class CompactionError(ActpruneError, RuntimeError):
+    """A compacted model does not compute what the masked one computes, or the model cannot be compacted."""
+
+
+class ArtifactError(ActpruneError, ValueError):
+    """A shipped file is truncated, corrupted, hostile, of another version, or cannot be written."""
+
+
+class RuntimePathError(ActpruneError, RuntimeError):
+    """An execution path cannot run this model here (a missing extra, an unsupported operation)."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist: the nearest match first, then all of them."""
     names = sorted(known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -10,27 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actprune import atomic
+from actprune.atomic import sync_folder
 from actprune.errors import CheckpointError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace ``path``. A kill or power cut at any moment leaves the old file or the new one.
-
-    Raises CheckpointError when the folder cannot be written or the disk is full; the old file is then untouched.
-    """
-    beside = path.with_name(f".{path.name}.tmp")  # a fixed name: the folder is locked, and a leftover is overwritten
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+    """Replace ``path``. Raises CheckpointError when the folder cannot be written or the disk is full."""
+    atomic.write_bytes(path, content, unwritable)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,18 +57,6 @@ def append_line(path: Path, line: str) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system lets folders be opened."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def unwritable(path: Path, error: OSError) -> CheckpointError:

@@ -25,6 +25,7 @@ class RunConfig(BaseModel):
                           epochs, spread over the first ``cubic_epochs`` (Zhu & Gupta; default half of ``max_epochs``);
                           "before": everything at once before training (SNIP as published)
     seed                  of initial weights, batch order, dropout, drawn images, and the recipe's ties
+    lr_schedule           "cosine": from ``lr`` in the first epoch down to nearly zero in epoch ``max_epochs``
     stop_at               training accuracy that ends the run once the last pruning is done; default ``retrain_to``
     patience              "ticks" (hopeless epochs) before the run stops early, see ``bench.stopping``; 0 never stops
     patience_from         "last_pruning": ticks count only once the last pruning is done; "start": from the first epoch,
@@ -60,6 +61,7 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(0.05, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(64, ge=1)

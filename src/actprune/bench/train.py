@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from actprune.bench.config import RunConfig
 from actprune.bench.evaluate import Score
 from actprune.bench.listener import Listener
 from actprune.bench.seeding import drawn, epoch_order, seeded_epoch
@@ -22,6 +24,13 @@ def batch_sizes(count: int, size: int) -> list[int]:
     return [*sizes[:-2], sizes[-2] + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
+def learning_rate(config: RunConfig, epoch: int) -> float:
+    """Of an epoch, counted from 1. A pure function of its number, so that a resumed run needs no scheduler state."""
+    if config.lr_schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / config.max_epochs))
+
+
 def train_epoch(setup: Setup, epoch: int, listener: Listener) -> Score:
     """Train on every example once; running loss and accuracy of the epoch (as Keras reports them).
 
@@ -33,6 +42,8 @@ def train_epoch(setup: Setup, epoch: int, listener: Listener) -> Score:
     loss_sum = torch.zeros((), device=setup.device)
     hits = torch.zeros((), dtype=torch.int64, device=setup.device)
     model.train()
+    for group in setup.optimizer.param_groups:
+        group["lr"] = learning_rate(setup.config, epoch)
     with seeded_epoch(setup.config.seed, epoch, setup.device):
         # Gathering batch by batch keeps the copy in the cache; a permuted copy of the whole set is 15 % slower.
         for chosen in torch.split(order, batch_sizes(len(x), setup.config.batch_size)):

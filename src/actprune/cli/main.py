@@ -53,6 +53,7 @@ def run_command(  # noqa: PLR0917
     seeds: o.Seeds = None,
     max_epochs: o.Epochs = None,
     lr: o.Lr = None,
+    lr_schedule: o.LrSchedule = None,
     momentum: o.Momentum = None,
     weight_decay: o.WeightDecay = None,
     batch_size: o.BatchSize = None,

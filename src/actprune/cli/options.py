@@ -75,6 +75,9 @@ Seeds = Annotated[
 ]
 Epochs = Annotated[int | None, field(TRAIN, "max_epochs", "At most this many.", "--epochs")]
 Lr = Annotated[float | None, field(TRAIN, "lr", "Learning rate.")]
+LrSchedule = Annotated[
+    str | None, field(TRAIN, "lr_schedule", "constant, or cosine: down to nearly zero in the last epoch.")
+]
 Momentum = Annotated[float | None, field(TRAIN, "momentum", "Of sgd.")]
 WeightDecay = Annotated[float | None, field(TRAIN, "weight_decay", "Of the optimizer.")]
 BatchSize = Annotated[int | None, field(TRAIN, "batch_size", "Examples per step.")]

@@ -1,0 +1,128 @@
+"""L4: ``compact``: really remove what is dead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from actprune.compact.carry import move_optimizer, move_state
+from actprune.compact.cut import as_module, as_program, masked_program, small_tensors
+from actprune.compact.plan import plan
+from actprune.compact.report import CompactReport, report
+from actprune.compact.verify import check
+from actprune.errors import CompactionError
+from actprune.graph import unwrap
+from actprune.program import example_args, export
+from actprune.state import PruneState
+
+Form = Literal["module", "graph"]
+
+
+@dataclass(frozen=True, eq=False)
+class Compaction:
+    """A small model, what was done to get it, and the pruning state cut alike (None when only masks were given)."""
+
+    model: nn.Module
+    report: CompactReport
+    state: PruneState | None
+
+
+def compaction(
+    model: nn.Module,
+    state: PruneState | Mapping[str, Tensor] | None = None,
+    *,
+    example: Any = None,
+    form: Form = "module",
+    gather: bool = True,
+    round_to: int = 1,
+    optimizer: Optimizer | None = None,
+    inplace: bool = False,
+    verify: bool = True,
+) -> Compaction:
+    """``compact`` with its report and the pruning state of the small model. See ``compact`` for the arguments."""
+    own = unwrap(model)
+    masks = state.masks if isinstance(state, PruneState) else dict(state or {})
+    example = _example(own, state, example)
+    args, kwargs = example_args(example)
+    if form not in ("module", "graph") or round_to < 1:
+        raise CompactionError(f"form={form!r}, round_to={round_to}: use form='module' or 'graph' and round_to >= 1")
+    masked = masked_program(export(own, example), masks)
+    inputs = {name: value.detach().cpu() for name, value in masked.bound(args, kwargs).items()}
+    device = next(own.parameters()).device
+    job = plan(masked.cpu(), inputs, fixed=form == "module", gather=gather, round_to=round_to)
+    like = dict(own.state_dict(keep_vars=True)) if form == "module" else masked.tensors()
+    tensors = small_tensors(job, like)
+    small = as_program(job, tensors) if form == "graph" else as_module(job, own, tensors)
+    differences = check(job, masked, small.cpu(), inputs) if verify else {}
+    small.to(device)
+    if inplace:
+        small = _take_over(own, small)
+    small.actprune_example = (args, kwargs)  # type: ignore[assignment]  # so that save() needs none
+    moved = move_state(state, job.keeps) if isinstance(state, PruneState) else None
+    if optimizer is not None:
+        move_optimizer(optimizer, own, small, job.keeps)
+    return Compaction(small, report(job, masked, tensors, differences), moved)
+
+
+def compact(
+    model: nn.Module,
+    state: PruneState | Mapping[str, Tensor] | None = None,
+    *,
+    example: Any = None,
+    form: Form = "module",
+    gather: bool = True,
+    round_to: int = 1,
+    optimizer: Optimizer | None = None,
+    inplace: bool = False,
+    verify: bool = True,
+) -> nn.Module:
+    """A smaller model that computes what ``model`` computes with its masks applied.
+
+    Removed are neurons and channels without weights (the constant that they still send moves into the next biases, also
+    through BatchNorm and pooling), those that nobody reads, and inputs that no first layer uses; over and over, until
+    nothing more can go. Channels that meet in sums, concatenations, depthwise or grouped convolutions and attention
+    heads go together or not at all.
+
+    state      ``pruner.state``, masks by weight name (True = kept), or None: the weights that are zero already
+    example    one input (tensor or tuple of positional arguments); left out, the one that the pruner has seen
+    form       "module": a copy of your own class with smaller layers, except where its code insists on a fixed size;
+               "graph": a ``Program`` of standard operations with such sizes rewritten (heads, ``view(-1, 800)``)
+    gather     leave inputs out that no first layer reads, by an index (False: the first layer keeps all its columns)
+    round_to   make widths multiples of this, as some hardware wants
+    optimizer  its state is cut along and it is pointed at the small model, so that training goes on
+    inplace    change ``model`` itself (form "module" only)
+    verify     compare with the masked model on the example and on noise (float64 1e-5, float32 1e-4 of the output's
+               scale)
+
+    Raises CompactionError (a difference, masks that do not fit), ModelError (the model cannot be turned into a graph).
+    """
+    return compaction(
+        model, state, example=example, form=form, gather=gather, round_to=round_to, optimizer=optimizer,
+        inplace=inplace, verify=verify,
+    ).model  # fmt: skip
+
+
+def _example(model: nn.Module, state: Any, example: Any) -> Any:
+    if example is not None:
+        return example
+    if isinstance(state, PruneState) and state.probe is not None:
+        return state.probe
+    known = getattr(model, "actprune_example", None)
+    if known is None:
+        raise CompactionError(
+            "compact() follows one input through the model, and none is known; give example=, such as the first batch"
+        )
+    return known
+
+
+def _take_over(model: nn.Module, small: nn.Module) -> nn.Module:
+    """``model`` itself, with the contents of ``small``."""
+    if type(model) is not type(small):
+        raise CompactionError("inplace=True keeps your own class; it cannot be used with form='graph'")
+    model.__dict__.clear()
+    model.__dict__.update(small.__dict__)
+    return model

@@ -1,0 +1,111 @@
+"""L4: the layers: which class each row and column of a weight belongs to, and what reaches its columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actprune.compact.classes import EXTERNAL
+from actprune.compact.flow import Flow, Reader, Seen
+from actprune.program import Ref, Step
+from actprune.program.ops import function
+
+
+def linear(flow: Flow, index: int, step: Step) -> Any:
+    """Input ``(..., in)`` by weight ``(out, in)``."""
+    seen, weight = flow.see(step.args[0]), flow.tensor(step.args[1])
+    if weight is None or not isinstance(step.args[1], Ref):
+        raise TypeError("a linear step without a weight")  # torch.export never writes one
+    _read(flow, index, step.args[1], seen, -1, only_zero=False)
+    bias = step.arg(2, "bias")
+    if bias is not None:
+        flow.classes.join(flow.axis(bias, 0), flow.axis(step.args[1], 0))
+    out = torch.nn.functional.linear(seen.value, weight.double(), _double(flow.tensor(bias)))
+    varies = torch.nn.functional.linear(seen.varies.double(), (weight != 0).double()) > 0
+    return Seen(out, varies, flow.axis(step.args[1], 0).expand(out.shape))
+
+
+def conv(flow: Flow, index: int, step: Step) -> Any:
+    """Input ``(N, in, *positions)`` by weight ``(out, in / groups, *kernel)``."""
+    seen, weight, name = flow.see(step.args[0]), flow.tensor(step.args[1]), step.args[1]
+    bias, groups = step.arg(2, "bias"), step.arg(6, "groups", 1)
+    assert weight is not None
+    dims = weight.dim() - 2
+    rows = flow.axis(name, 0)
+    if groups == 1:
+        _read(flow, index, name, seen, -1 - dims, only_zero=_any(step.arg(4, "padding", 0)))
+    elif weight.shape[1] == 1:
+        _depthwise(flow, rows, seen, dims, groups)
+    else:
+        _grouped(flow, index, step, seen, dims)
+    if bias is not None:
+        flow.classes.join(flow.axis(bias, 0), rows)
+    call, rest = function(step.op), step.args[3:]
+    out = call(seen.value, weight.double(), _double(flow.tensor(bias)), *rest, **dict(step.kwargs or {}))
+    varies = call(seen.varies.double(), (weight != 0).double(), None, *rest, **dict(step.kwargs or {})) > 0
+    return Seen(out, varies, rows.reshape(-1, *[1] * dims).expand(out.shape))
+
+
+def batch_norm(flow: Flow, index: int, step: Step) -> Any:
+    """Each channel for itself, by four vectors that are cut with it."""
+    seen, out = flow.see(step.args[0]), _normed(flow, step)
+    channels = seen.ids.movedim(1, -1)
+    for item in step.args[1:5]:
+        if isinstance(item, Ref):
+            flow.classes.join(flow.axis(item, 0).expand_as(channels), channels)
+    return Seen(out, seen.varies, seen.ids)
+
+
+def _normed(flow: Flow, step: Step) -> Tensor:
+    tensors = [_double(flow.tensor(item)) for item in step.args[1:5]]
+    out: Tensor = function(step.op)(flow.see(step.args[0]).value, *tensors, *step.args[5:])
+    return out
+
+
+def _read(flow: Flow, index: int, name: Ref, seen: Seen, axis: int, *, only_zero: bool) -> None:
+    """Note what reaches every column of a weight that mixes its inputs; columns that read the bare input are free."""
+    columns, ids = flow.axis(name, 1), seen.ids.movedim(axis, -1)
+    external = bool((ids == EXTERNAL).all())
+    if not external:
+        flow.classes.join(columns.expand_as(ids), ids)
+    values = seen.value.movedim(axis, -1).flatten(0, -2)
+    varies = seen.varies.movedim(axis, -1).flatten(0, -2).any(0)
+    low, high = values.amin(0), values.amax(0)
+    moves = varies | ((high - low) > 1e-9 * high.abs().clamp_min(1e-9))
+    constant = torch.where(moves, torch.nan, values[0])
+    flow.readers.append(Reader(index, name.name, columns, constant, only_zero, external))
+
+
+def _depthwise(flow: Flow, rows: Tensor, seen: Seen, dims: int, groups: int) -> None:
+    """Channel c feeds rows c * m .. c * m + m - 1, and only those: they go together."""
+    per_group = rows.reshape(groups, -1)
+    flow.classes.join(per_group, per_group[:, :1].expand_as(per_group))
+    channels = seen.ids.movedim(-1 - dims, -1)
+    flow.classes.join(per_group[:, 0].expand_as(channels), channels)
+
+
+def _grouped(flow: Flow, index: int, step: Step, seen: Seen, dims: int) -> None:
+    """Groups keep equal widths: the same column goes in all of them, and the same row."""
+    name, groups = step.args[1], step.arg(6, "groups")
+    rows = flow.axis(name, 0).reshape(groups, -1)
+    flow.classes.join(rows, rows[:1].expand_as(rows))
+    channels = seen.ids.movedim(-1 - dims, -1)
+    by_group = channels.reshape(*channels.shape[:-1], groups, -1)
+    columns = flow.axis(name, 1)
+    flow.classes.join(columns.expand_as(by_group), by_group)
+    varies = seen.varies.movedim(-1 - dims, -1).reshape(by_group.shape).flatten(0, -2).any(0)
+    values = seen.value.movedim(-1 - dims, -1).reshape(by_group.shape).flatten(0, -2)
+    silent = ~varies & (values == 0).all(0)
+    constant = torch.where(silent, 0.0, torch.nan).to(torch.float64)
+    flow.readers.append(Reader(index, name.name, columns, constant, True, False))
+
+
+def _double(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.double()
+
+
+def _any(padding: Any) -> bool:
+    """Whether zeros are put around the input."""
+    return any(padding) if isinstance(padding, (list, tuple)) else padding not in (0, "valid")

@@ -1,0 +1,9 @@
+"""L2: a network as a list of standard operations, without its class."""
+
+from actprune.program.chain import Dense, chain
+from actprune.program.export import example_args, export
+from actprune.program.module import Program
+from actprune.program.nodes import Ref, Step
+from actprune.program.tree import tensor_at
+
+__all__ = ["Dense", "Program", "Ref", "Step", "chain", "example_args", "export", "tensor_at"]

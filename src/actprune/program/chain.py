@@ -1,0 +1,78 @@
+"""L2: programs that are a chain of fully connected layers, the shape that sparse kernels can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from actprune.program.module import Program
+from actprune.program.nodes import Ref, Step
+from actprune.program.tree import tensor_at
+
+_FLATTENS = frozenset({"flatten.using_ints", "view", "reshape"})
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """One fully connected step: ``activation(x[:, columns] @ weight.T + bias)``.
+
+    weight ``(out, in)``; bias ``(out,)`` or None; columns: int64 ``(in,)``, the features of the flattened input that a
+    first layer reads, or None for all of them.
+    """
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None
+    activation: Literal["relu", "none"]
+    columns: Tensor | None = None
+
+
+def chain(program: Program) -> list[Dense] | None:
+    """The layers of a program that is flatten? -> gather? -> linear -> relu -> ... -> linear, else None."""
+    steps = list(program.steps)
+    if len(program.inputs) != 1 or not steps or program.result != Ref(steps[-1].name):
+        return None
+    reads = [program.inputs[0], *(step.name for step in steps[:-1])]
+    if any(not step.args or step.args[0] != Ref(name) for step, name in zip(steps, reads, strict=True)):
+        return None
+    if steps[0].op in _FLATTENS and _keeps_the_batch(steps[0]):
+        steps = steps[1:]
+    return list(_layers(program, steps)) if _is_chain(steps) else None
+
+
+def _keeps_the_batch(step: Step) -> bool:
+    """Whether it flattens everything but axis 0."""
+    if step.op == "flatten.using_ints":
+        return bool(step.arg(1, "start_dim", 0) == 1) and step.arg(2, "end_dim", -1) == -1
+    return len(step.args[1]) == 2
+
+
+def _is_chain(steps: list[Step]) -> bool:
+    """Whether it is gather? (linear relu)* linear."""
+    ops = [step.op for step in steps]
+    if ops[:1] == ["index_select"] and steps[0].args[1] in (1, -1):
+        ops = ops[1:]
+    if not ops or ops[0] != "linear":
+        return False
+    pairs = list(zip(ops, [*ops[1:], "linear"], strict=True))
+    return all(op in ("linear", "relu") for op in ops) and ("relu", "relu") not in pairs
+
+
+def _layers(program: Program, steps: list[Step]) -> Iterator[Dense]:
+    columns: Tensor | None = None
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        if step.op == "index_select":
+            columns = tensor_at(program, step.args[2].name).detach()
+        elif step.op == "linear":
+            weight, bias = step.args[1], step.arg(2, "bias")
+            yield Dense(
+                weight.name.removesuffix(".weight"),
+                tensor_at(program, weight.name).detach(),
+                None if bias is None else tensor_at(program, bias.name).detach(),
+                "relu" if after is not None and after.op == "relu" else "none",
+                columns,
+            )
+            columns = None

@@ -1,0 +1,187 @@
+"""L2: from any model that ``torch.export`` understands to a ``Program``."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actprune.errors import ModelError
+from actprune.program.module import Program
+from actprune.program.nodes import Ref, Step, mapped, refs_in
+from actprune.program.ops import is_known, name_of
+
+_DROPPED = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_async.msg", "sym_constrain_range",
+                      "sym_constrain_range_for_size"})  # fmt: skip
+_EVAL_NORM = "_native_batch_norm_legit_no_training"  # BatchNorm, once in-place operations are rewritten
+_IGNORED = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+_IDENTITIES = frozenset({"dropout", "feature_dropout", "alpha_dropout", "contiguous", "detach", "alias",
+                         "lift_fresh_copy", "clone", "dropout_", "detach_"})  # fmt: skip
+
+
+def example_args(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """``(args, kwargs)`` from one tensor, a tuple of positional arguments, or ``(args, kwargs)`` itself."""
+    if isinstance(example, Tensor):
+        return (example,), {}
+    if isinstance(example, (tuple, list)):
+        pair = len(example) == 2 and isinstance(example[0], (tuple, list)) and isinstance(example[1], Mapping)
+        return (tuple(example[0]), dict(example[1])) if pair else (tuple(example), {})
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    raise ModelError(f"an example is a tensor or a tuple of positional arguments; got a {type(example).__name__}")
+
+
+def export(model: nn.Module, example: Any) -> Program:
+    """The program of ``model`` in evaluation mode, for any batch size (axis 0 of every input).
+
+    example: one input (tensor, or tuple of positional arguments), of two or more examples where possible. The model is
+    not changed; the program has its own copies of the tensors.
+
+    Raises ModelError naming the cause: control flow that depends on values, inputs that are no tensors, operations that
+    a program may not contain.
+    """
+    if isinstance(model, Program):
+        return copy.deepcopy(model)
+    args, kwargs = example_args(example)
+    if (not args and not kwargs) or not all(isinstance(item, Tensor) for item in (*args, *kwargs.values())):
+        raise ModelError("the model's inputs must be plain tensors; wrap the model in a module that takes tensors only")
+    exported = _exported(model, args, kwargs)
+    return _Reader(exported).program(frozenset(name for name, _ in model.named_buffers()))
+
+
+def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    training = [module for module in model.modules() if module.training]
+    dynamic = torch.export.Dim.AUTO
+    shapes = tuple({0: dynamic} if item.dim() else None for item in (*args, *kwargs.values()))
+    try:
+        model.eval()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            return exported.run_decompositions({}) if _writes(exported.graph) else exported
+    except Exception as error:  # torch.export raises many types; each of them means the same to the user
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ModelError(
+            f"{type(model).__name__} cannot be turned into a graph: {type(error).__name__}: {first}; models whose "
+            "control flow depends on values cannot be compacted or shipped without their class"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _writes(graph: Any) -> bool:
+    """Whether any call overwrites a tensor: later readers of that tensor would then read something else."""
+    calls = (name_of(node.target) for node in graph.nodes if node.op == "call_function")
+    return any(op.partition(".")[0].endswith("_") for op in calls)
+
+
+def needed(steps: Sequence[Step], result: Any) -> list[Step]:
+    """The steps whose results are used."""
+    used = {ref.name for ref in refs_in(result)}
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if step.name in used:
+            used |= {ref.name for ref in step.refs()}
+            kept.append(step)
+    return kept[::-1]
+
+
+class _Reader:
+    """Reads one exported program: its signature names the tensors, its graph becomes steps."""
+
+    def __init__(self, exported: Any) -> None:
+        self.exported = exported
+        self.renamed: dict[str, Any] = {}  # FX name -> Ref, or the value of a constant argument
+        self.tensors: dict[str, Tensor] = {}
+        self.inputs: list[str] = []
+        self.steps: list[Step] = []
+        self.norms: list[Ref] = []
+
+    def program(self, buffers: frozenset[str]) -> Program:
+        self._read_signature()
+        batch = self._batch()
+        for node in self.exported.graph.nodes:
+            if node.op == "call_function":
+                self._read_call(node)
+            elif node.op not in ("placeholder", "output"):
+                raise ModelError(f"the model contains a {node.op} ({node.target}), which a program cannot hold")
+        specs = self.exported.graph_signature.output_specs
+        if changed := [spec.target for spec in specs if spec.kind.name != "USER_OUTPUT"]:
+            raise ModelError(f"the model changes {changed[0]} while it is evaluated; a program cannot do that")
+        flat = [self.renamed.get(spec.arg.name) if hasattr(spec.arg, "name") else spec.arg.value for spec in specs]
+        result = torch.utils._pytree.tree_unflatten(flat, self.exported.call_spec.out_spec)
+        extra = frozenset(name for name in self.tensors if name not in dict(self.exported.named_parameters()))
+        floats = frozenset(name for name in buffers | extra if name in self.tensors)
+        return Program(self.inputs, needed(self.steps, result), result, self.tensors, floats, batch)
+
+    def _read_signature(self) -> None:
+        state, constants = self.exported.state_dict, self.exported.constants
+        for spec in self.exported.graph_signature.input_specs:
+            kind, name = spec.kind.name, spec.arg.name
+            if kind == "USER_INPUT":
+                self.inputs.append(name)
+                self.renamed[name] = Ref(name)
+            else:
+                tensor = state[spec.target] if spec.target in state else constants[spec.target]
+                if not isinstance(tensor, Tensor):
+                    raise ModelError(
+                        f"the model holds {spec.target}, a {type(tensor).__name__}; only tensors can be kept"
+                    )
+                kept = tensor.detach().clone()
+                self.tensors[spec.target] = (
+                    nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
+                )
+                self.renamed[name] = Ref(spec.target)
+        self.inputs = [self._fresh(name) for name in self.inputs]
+
+    def _fresh(self, name: str) -> str:
+        """A name that no tensor has."""
+        while name in self.tensors:
+            name += "_"
+        return name
+
+    def _batch(self) -> int | None:
+        """The batch size, where the model insists on one."""
+        fixed: list[int] = []
+        for node in self.exported.graph.nodes:
+            if node.op == "placeholder" and self.renamed.get(node.name) == Ref(node.name) and node.meta["val"].dim():
+                size = node.meta["val"].shape[0]
+                fixed += [size] if isinstance(size, int) else []
+        return fixed[0] if fixed else None
+
+    def _read_call(self, node: Any) -> None:
+        op = name_of(node.target)
+        if op.partition(".")[0] in _DROPPED or op in _DROPPED:
+            return
+        if not is_known(op) and op != _EVAL_NORM:
+            raise ModelError(
+                f"the model calls {op} (step {node.name}), which a program may not contain; compaction and shipping "
+                "support the usual layers, activations, pooling, reshapes and arithmetic"
+            )
+        args = mapped(tuple(node.args), self._leaf)
+        if op == "operator.getitem" and args[0] in self.norms:  # what it returned is a tensor now, not a tuple
+            self.renamed[node.name] = args[0]
+            return
+        if op == _EVAL_NORM:
+            op, args = "batch_norm", (*args[:5], False, *args[5:], False)
+            self.norms.append(Ref(self._fresh(node.name)))
+        kwargs = {key: mapped(value, self._leaf) for key, value in node.kwargs.items() if key not in _IGNORED}
+        if op.partition(".")[0] in _IDENTITIES:
+            self.renamed[node.name] = args[0]
+            return
+        name = self._fresh(node.name)
+        self.renamed[node.name] = Ref(name)
+        # A view may need memory in order, which a reshape does not: copies made for that sake were dropped above.
+        self.steps.append(Step(name, "reshape" if op in ("view", "_unsafe_view") else op, args, kwargs or None))
+
+    def _leaf(self, item: Any) -> Any:
+        if isinstance(item, torch.fx.Node):
+            return self.renamed[item.name]
+        if isinstance(item, (torch.device, torch.layout, torch.memory_format)):
+            return None
+        return item

@@ -1,0 +1,78 @@
+"""L2: the operations a program may consist of. Whatever is not listed here is never called.
+
+Names are those of ``torch.ops.aten`` without overload when it is "default" ("linear", "add.Tensor"), and those of
+``operator`` for arithmetic on sizes ("operator.mul"). All are pure, or change activations only.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from actprune.errors import ArtifactError
+
+LAYERS = frozenset({"linear", "conv1d", "conv2d", "batch_norm", "layer_norm", "group_norm", "instance_norm",
+                    "embedding", "rms_norm"})  # fmt: skip
+POINTWISE = frozenset({
+    "add", "sub", "rsub", "mul", "div", "neg", "abs", "square", "pow", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p",
+    "reciprocal", "sin", "cos", "tanh", "erf", "sigmoid", "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu",
+    "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish", "softplus", "softsign", "softshrink", "hardshrink",
+    "tanhshrink", "threshold", "log_sigmoid", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "where",
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "masked_fill", "bitwise_not",
+    "dropout", "feature_dropout", "alpha_dropout", "to", "type_as", "_to_copy", "clone", "contiguous", "detach",
+    "alias", "lift_fresh_copy", "lift_fresh", "detach_", "round", "floor", "ceil", "sign", "zeros_like", "ones_like",
+})  # fmt: skip
+MOVEMENT = frozenset({
+    "view", "reshape", "flatten", "unflatten", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze",
+    "squeeze", "expand", "expand_as", "cat", "concat", "stack", "chunk", "split", "split_with_sizes", "unbind",
+    "select", "slice", "narrow", "flip", "roll", "index_select", "movedim", "repeat", "channel_shuffle",
+    "pixel_shuffle", "pixel_unshuffle", "view_as", "reshape_as", "swapaxes", "repeat_interleave", "tile",
+})  # fmt: skip
+POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+                   "adaptive_max_pool1d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
+                   "constant_pad_nd", "pad"})  # fmt: skip
+MIXING = frozenset({"matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax",
+                    "log_softmax", "_softmax", "mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm",
+                    "cumsum", "argmax", "topk", "triu", "tril", "linalg_vector_norm", "full", "arange", "ones", "zeros",
+                    "full_like", "scalar_tensor", "new_zeros", "new_ones", "index", "gather"})  # fmt: skip
+SIZES = frozenset({"sym_size", "sym_numel"})
+KNOWN = LAYERS | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    f"operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem")
+}
+
+
+def base(op: str) -> str:
+    """The family of an operation: ``add_.Tensor`` -> ``add``."""
+    name = op.partition(".")[0]
+    return name if name in KNOWN else name.removesuffix("_")
+
+
+def is_known(op: str) -> bool:
+    """Whether a program may contain this operation."""
+    return op in ARITHMETIC or base(op) in KNOWN
+
+
+def function(op: str) -> Callable[..., Any]:
+    """What an operation calls. Raises ArtifactError for anything that is not on the list."""
+    if op in ARITHMETIC:
+        return ARITHMETIC[op]
+    name, _, overload = op.partition(".")
+    packet = getattr(torch.ops.aten, name, None) if base(op) in KNOWN and name.isidentifier() else None
+    found = getattr(packet, overload or "default", None) if (overload or "default").isidentifier() else None
+    if not isinstance(found, torch._ops.OpOverload):
+        raise ArtifactError(f"operation {op[:60]!r} is not one a program may contain; it was not called")
+    return found
+
+
+def name_of(target: Any) -> str:
+    """The name under which an FX node's target is stored."""
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        name, overload = target._schema.name.partition("::")[2], target._overloadname
+        return name if overload == "default" else f"{name}.{overload}"
+    if getattr(target, "__module__", "") in ("_operator", "operator"):
+        return f"operator.{target.__name__}"
+    return str(target)
