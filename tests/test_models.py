@@ -6,6 +6,7 @@ from torch import nn
 
 from actprune.bench.data import Dataset, check_compatible
 from actprune.bench.models import build, import_object, names
+from actprune.bench.resnet import resnet20
 from actprune.errors import DataError, ModelError
 
 
@@ -48,7 +49,36 @@ def test_lenets_have_the_published_sizes():
     assert sum(p.numel() for p in caffe.parameters()) == 431080
 
 
-@pytest.mark.parametrize("name", ["article", "lenet-300-100", "lenet-5-caffe"])
+def test_resnet20_has_the_published_layers_and_sizes():
+    model = build("resnet-20", dataset((3, 32, 32)))
+    shapes = weights(model)
+    convolutions = {name: shape for name, shape in shapes.items() if len(shape) == 4}
+    assert len([shape for shape in convolutions.values() if shape[2:] == (3, 3)]) == 19
+    assert [name for name, shape in convolutions.items() if shape[2:] == (1, 1)] == [
+        "stage2_1.shortcut.conv.weight",
+        "stage3_1.shortcut.conv.weight",
+    ]
+    assert shapes["fc.weight"] == (10, 64)
+    # the paper's 269,722 with option A, and two 1x1 convolutions with their BatchNorm
+    assert sum(p.numel() for p in model.parameters()) == 269_722 + 16 * 32 + 64 + 32 * 64 + 128
+    inner = model.stage2_1.conv2.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape)))
+    seen = []
+    model(torch.zeros(2, 3, 32, 32))
+    inner.remove()
+    assert seen == [(2, 32, 16, 16)]
+
+
+def test_resnet20_computes_its_residual_sums():
+    model = resnet20((1, 8, 8), 3, width=2).eval()
+    block, x = model.stage1_1, torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    inner = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
+    torch.testing.assert_close(block(x), torch.relu(inner + x))
+    for shape, width in (((8, 8), 2), ((1, 8, 8), 0)):
+        with pytest.raises(ModelError, match=r"expected a shape .C, H, W. and width >= 1"):
+            resnet20(shape, 3, width)
+
+
+@pytest.mark.parametrize("name", ["article", "lenet-300-100", "lenet-5-caffe", "resnet-20"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 17), (1, 16, 16)])
 def test_models_follow_the_data(name, shape):
     data = dataset(shape, classes=7)
@@ -73,7 +103,7 @@ def test_every_hidden_activation_has_exact_zeros_and_a_module_of_its_own():
 
 
 def test_glorot_bounds_and_zero_biases():
-    for name in ("article", "lenet-5-caffe"):
+    for name in ("article", "lenet-5-caffe", "resnet-20"):
         model = build(name, dataset(), seed=3)
         for module in model.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -81,7 +111,7 @@ def test_glorot_bounds_and_zero_biases():
                 area = torch.Size(kernel).numel() if kernel else 1
                 bound = (6 / (area * (inputs + out))) ** 0.5
                 assert 0.97 * bound < module.weight.abs().max() <= bound
-                assert torch.count_nonzero(module.bias) == 0
+                assert module.bias is None or torch.count_nonzero(module.bias) == 0
     assert torch.count_nonzero(build("article", dataset(), init="torch").fc1.bias) == 300
 
 
@@ -104,6 +134,7 @@ def test_seeds_decide_and_the_global_generator_does_not_notice():
         ("mlp", {}, ModelError, "'mlp' with hidden sizes .*expected at least one positive size"),
         ("mlp", {"hidden": (5, 0)}, ModelError, "hidden sizes .5, 0."),
         ("lenet-5-caffe", {"hidden": (5,)}, ModelError, "cannot change 'lenet-5-caffe'; use 'mlp'"),
+        ("resnet-20", {"hidden": (5,)}, ModelError, "cannot change 'resnet-20'; use 'mlp'"),
         ("a.b:c", {"hidden": (5,)}, ModelError, "cannot be passed to 'a.b:c'"),
     ],
 )
@@ -116,6 +147,11 @@ def test_senseless_requests(name, options, error, message):
 def test_lenet5_needs_large_enough_images(shape):
     with pytest.raises(DataError, match=r"at least 16x16 pixels; made has examples of shape"):
         build("lenet-5-caffe", dataset(shape))
+
+
+def test_resnet20_needs_images():
+    with pytest.raises(DataError, match=r"'resnet-20' needs images .C, H, W.; made has examples of shape .64,."):
+        build("resnet-20", dataset((64,)))
 
 
 SOURCE = """
@@ -192,4 +228,4 @@ def test_import_object_finds_any_attribute_and_refuses_other_texts():
 
 
 def test_names():
-    assert names() == ("article", "lenet-300-100", "lenet-5-caffe", "mlp")
+    assert names() == ("article", "lenet-300-100", "lenet-5-caffe", "resnet-20", "mlp")

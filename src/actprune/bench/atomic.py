@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from actprune import atomic
-from actprune.atomic import sync_folder
 from actprune.errors import CheckpointError
 
 

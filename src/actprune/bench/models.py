@@ -1,8 +1,8 @@
 """L5: the networks of the experiments, built for a data set's shape and classes.
 
-Layers are named conv1.., fc1.., and every hidden one is followed by an ``nn.ReLU`` module, so that a firing count
-sees exact zeros after each of them. For LeNet-5-Caffe this departs from the original Caffe file, which has a ReLU
-only after the first fully connected layer; weights and FLOP are the same.
+Layers are named conv1.., fc1.. (ResNet-20's by stage and block), and every hidden one is followed by an ``nn.ReLU``
+module, so that a firing count sees exact zeros after each of them. For LeNet-5-Caffe this departs from the original
+Caffe file, which has a ReLU only after the first fully connected layer; weights and FLOP are the same.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import nn
 
 from actprune.bench.dataset import Dataset
 from actprune.bench.imports import import_object, is_import_string
+from actprune.bench.resnet import resnet20
 from actprune.errors import DataError, ModelError, unknown_name
 
 __all__ = ["build", "import_object", "names"]
@@ -27,11 +28,12 @@ __all__ = ["build", "import_object", "names"]
 HIDDEN: dict[str, tuple[int, ...]] = {"article": (300, 200, 100, 50), "lenet-300-100": (300, 100)}
 """Hidden layer sizes; "article" is the founding article's network (784-300-200-100-50-10 on MNIST)."""
 LENET5 = "lenet-5-caffe"
+RESNET20 = "resnet-20"
 
 
 def names() -> tuple[str, ...]:
     """The models that are known by name; "mlp" needs ``hidden``."""
-    return (*HIDDEN, LENET5, "mlp")
+    return (*HIDDEN, LENET5, RESNET20, "mlp")
 
 
 def build(
@@ -48,7 +50,7 @@ def build(
             requires two arguments or names its two parameters so, else without arguments; its initialisation is kept
     hidden  sizes of the hidden layers: required for "mlp", replaces those of the other fully connected models
     init    "glorot": uniform Glorot weights, zero biases (Keras' default, used by the founding article); "torch":
-            PyTorch's default
+            PyTorch's default (for "resnet-20" that of its paper)
 
     Raises ModelError for unknown names or senseless sizes, DataError when the examples do not fit the model.
     """
@@ -60,7 +62,7 @@ def build(
     if name not in names():
         raise ModelError(f"{unknown_name('model', name, names())}, or package.module:factory")
     with _seeded(seed):
-        model = _lenet5(dataset, hidden) if name == LENET5 else _mlp(dataset, _sizes(name, hidden))
+        model = _images(name, dataset, hidden) if name in (LENET5, RESNET20) else _mlp(dataset, _sizes(name, hidden))
         if init == "glorot":
             _glorot(model)
     return model
@@ -87,10 +89,22 @@ def _mlp(dataset: Dataset, hidden: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _lenet5(dataset: Dataset, hidden: Sequence[int] | None) -> nn.Sequential:
-    """20 and 50 channels of 5x5, each halved by max pooling, then 500 neurons: 430,500 weights on 1x28x28 images."""
+def _images(name: str, dataset: Dataset, hidden: Sequence[int] | None) -> nn.Module:
+    """The convolutional models, whose sizes are given."""
     if hidden is not None:
-        raise ModelError(f"hidden={tuple(hidden)} cannot change {LENET5!r}; use 'mlp' with hidden=")
+        raise ModelError(f"hidden={tuple(hidden)} cannot change {name!r}; use 'mlp' with hidden=")
+    if name == LENET5:
+        return _lenet5(dataset)
+    if len(dataset.shape) != 3:
+        raise DataError(
+            f"{RESNET20!r} needs images (C, H, W); {dataset.name} has examples of shape {dataset.shape}; use 'article' "
+            "or 'lenet-300-100'"
+        )
+    return resnet20(dataset.shape, dataset.classes)
+
+
+def _lenet5(dataset: Dataset) -> nn.Sequential:
+    """20 and 50 channels of 5x5, each halved by max pooling, then 500 neurons: 430,500 weights on 1x28x28 images."""
     sides = tuple(((side - 4) // 2 - 4) // 2 for side in dataset.shape[1:])
     if len(dataset.shape) != 3 or min(sides) < 1:
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from actprune import methods, recipes
 from actprune.bench.config import RunConfig
 from actprune.errors import RecipeError, unknown_name
 from actprune.schedules import AccuracyTriggered, Cubic, OneShot
-from actprune.types import Recipe, Schedule
+from actprune.types import NM, Block, Neuron, Recipe, Schedule, Unit, Weight
 
 _SETTINGS = ("sparsity", "seed", "cycles", "start_at", "retrain_to", "schedule")
 
@@ -56,6 +57,8 @@ def _checked_options(config: RunConfig) -> dict[str, Any]:
 def _checked(what: str, value: Any, wanted: Any) -> Any:
     if isinstance(value, dict):
         return recipes.from_dict(value)
+    if isinstance(value, str) and Block in typing.get_args(wanted):
+        return _unit(what, value)
     try:
         return TypeAdapter(wanted, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
@@ -64,6 +67,17 @@ def _checked(what: str, value: Any, wanted: Any) -> Any:
             f"{what}: {value!r} cannot be used; expected {', or '.join(reasons)}. Parts of a recipe are written as "
             'objects, such as {"type": "Neuron"} for a unit'
         ) from None
+
+
+def _unit(what: str, text: str) -> Unit:
+    """``weight``, ``neuron``, ``block(1, 4)`` or ``2:4``."""
+    if text in ("weight", "neuron"):
+        return Weight() if text == "weight" else Neuron()
+    numbers = re.fullmatch(r"block\((\d+), ?(\d+)\)|(\d+):(\d+)", text)
+    if numbers is None:
+        raise RecipeError(f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)' or '2:4'")
+    first, second = (int(number) for number in numbers.groups() if number is not None)
+    return NM(first, second) if ":" in text else Block(first, second)
 
 
 def _accuracy(config: RunConfig) -> Schedule:

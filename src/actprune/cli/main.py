@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 import actprune
 from actprune.bench import RunConfig, resume, resume_seeds, run, run_seeds
 from actprune.bench.listener import Listener, Silent
 from actprune.bench.seeds import LIST
 from actprune.cli import options as o
-from actprune.cli import show
+from actprune.cli import ship, show
+from actprune.cli.problems import errors
 from actprune.cli.progress import Bars, Lines
-from actprune.errors import ActpruneError, CheckpointError
+from actprune.errors import CheckpointError
 
 app = typer.Typer(
     name="actprune",
@@ -87,7 +86,7 @@ def run_command(  # noqa: PLR0917
       actprune run --model mynet.models:build --data mynet.data:load
     """
     place = out
-    with _errors(debug, lambda: place):
+    with errors(debug, lambda: place):
         wanted = o.config_of(ctx.params, config)
         place = place or _free_folder(wanted, seeds)
         with _listener(quiet) as listener:
@@ -110,7 +109,7 @@ def resume_command(
     debug: o.Debug = False,
 ) -> None:
     """Go on with an interrupted run. The result is bit for bit that of a run without interruption."""
-    with _errors(debug, lambda: folder):
+    with errors(debug, lambda: folder):
         with _listener(quiet) as listener:
             if (folder / LIST).exists():
                 if checkpoint != "last":
@@ -127,11 +126,14 @@ def methods_command(
     debug: o.Debug = False,
 ) -> None:
     """List the pruning methods, or show one with its options."""
-    with _errors(debug, lambda: None):
+    with errors(debug, lambda: None):
         if name is None:
             show.all_methods(Console())
         else:
             show.one_method(Console(), name)
+
+
+ship.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -152,25 +154,6 @@ def _root(
 def main() -> None:
     """Entry point of the ``actprune`` command."""
     app()
-
-
-@contextmanager
-def _errors(debug: bool, folder: Any) -> Iterator[None]:
-    """What goes wrong on purpose becomes one clean message: exit code 2; Ctrl-C says how to go on: exit code 130."""
-    console = Console(stderr=True)
-    try:
-        yield
-    except ActpruneError as error:
-        if debug:
-            raise
-        console.print(Text.assemble(("error: ", "bold red"), (str(error), "red")), soft_wrap=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        place = folder()
-        begun = place is not None and ((place / "config.json").exists() or (place / LIST).exists())
-        hint = f"; go on with: actprune resume {place}" if begun else ""
-        console.print(Text(f"interrupted{hint}", style="yellow"), soft_wrap=True)
-        raise typer.Exit(130) from None
 
 
 def _listener(quiet: bool) -> AbstractContextManager[Listener]:

@@ -15,30 +15,32 @@ from actprune.compact.plan import Keeps
 from actprune.errors import CompactionError
 from actprune.state import PruneState
 
-_INPUT_SUMS = ("input",)
 
-
-def move_optimizer(optimizer: Optimizer, old: nn.Module, new: nn.Module, keeps: Keeps) -> None:
-    """Point ``optimizer`` at the parameters of ``new``; momenta and the like are cut along with them.
-
-    Biases that were made join the group of their layer's weight. Raises CompactionError when the optimizer holds
-    parameters that are not the model's; nothing is changed then.
-    """
-    names = {id(parameter): name for name, parameter in old.named_parameters()}
-    fresh = dict(new.named_parameters())
+def names_held(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
+    """Names of the model's parameters by identity. Raises CompactionError when the optimizer holds any others."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if id(parameter) not in names or names[id(parameter)] not in fresh:
+            if id(parameter) not in names:
                 raise CompactionError(
                     f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's; give "
                     "compact() the optimizer of the model that is compacted"
                 )
+    return names
+
+
+def move_optimizer(optimizer: Optimizer, names: Mapping[int, str], new: nn.Module, keeps: Keeps) -> None:
+    """Point ``optimizer`` at the parameters of ``new``; momenta and the like are cut along with them.
+
+    Biases that were made join the group of their layer's weight; parameters that ``new`` has no use for leave.
+    """
+    fresh = dict(new.named_parameters())
     added = {name for name in fresh if name not in set(names.values())}
     state = dict(optimizer.state)
     optimizer.state.clear()
     for group in optimizer.param_groups:
-        own = [names[id(parameter)] for parameter in group["params"]]
-        for name, parameter in zip(own, group["params"], strict=True):
+        own = {names[id(parameter)]: parameter for parameter in group["params"] if names[id(parameter)] in fresh}
+        for name, parameter in own.items():
             if parameter in state:
                 optimizer.state[fresh[name]] = _cut_state(state[parameter], parameter, keeps.get(name, []))
         beside = [name for name in added if f"{name.removesuffix('bias')}weight" in own]
@@ -52,23 +54,27 @@ def _cut_state(state: Mapping[str, Any], parameter: Tensor, kept: list[Tensor | 
     }
 
 
-def move_state(state: PruneState, keeps: Keeps) -> PruneState:
-    """The pruning state of the smaller model: masks, sums and snapshot cut alike; the graph is looked at anew."""
+def move_state(state: PruneState, keeps: Keeps, names: Mapping[str, str]) -> PruneState:
+    """The pruning state of the smaller model: masks, sums and snapshot cut alike; the graph is looked at anew.
+
+    names: every name of a tensor -> the one that ``keeps`` knows it by.
+    """
+    keeps = keeps | {name: keeps[first] for name, first in names.items() if first in keeps}
     moved = copy.copy(state)
     moved.masks = {name: sliced(mask, keeps.get(name, [])) for name, mask in state.masks.items()}
     moved.gradients = {name: sliced(grad, keeps.get(name, [])) for name, grad in state.gradients.items()}
     moved.snapshot = {name: sliced(tensor, keeps.get(name, [])).clone() for name, tensor in state.snapshot.items()}
     moved.sums = {
-        name: {key: _cut_sums(total, keeps.get(name, [])) for key, total in sums.items()}
+        name: {key: _cut_sums(key, total, keeps.get(name, [])) for key, total in sums.items()}
         for name, sums in state.sums.items()
     }
     moved.graph = None
     return moved
 
 
-def _cut_sums(total: Tensor, kept: list[Tensor | None]) -> Tensor:
-    """A sum per unit is as long as the weight has rows; one per input, as long as it has columns."""
-    for axis in kept[:2]:
+def _cut_sums(key: str, total: Tensor, kept: list[Tensor | None]) -> Tensor:
+    """A sum per unit is as long as the weight has rows; one per input ("in_..."), as long as it has columns."""
+    for axis in kept[1::-1] if key.startswith("in_") else kept[:2]:
         if axis is not None and total.dim() and len(total) == len(axis):
             return total.index_select(0, torch.nonzero(axis.to(total.device)).flatten())
     return total

@@ -40,9 +40,12 @@ class Classes:
 
     def join(self, left: Tensor, right: Tensor) -> None:
         """Element by element, ``left`` and ``right`` (of equal shape) must go together."""
-        pairs = torch.stack([left.reshape(-1), right.reshape(-1)])
-        for one, other in torch.unique(pairs, dim=1).T.tolist() if pairs.numel() else ():
-            self._join(one, other)
+        for axis in range(left.dim()):
+            if left.stride(axis) == 0 == right.stride(axis):  # both repeat themselves, as over a batch
+                left, right = left.narrow(axis, 0, 1), right.narrow(axis, 0, 1)
+        count = len(self._parent)
+        for pair in torch.unique(left.reshape(-1) * count + right.reshape(-1)).tolist():
+            self._join(*divmod(pair, count))
 
     def join_all(self, members: Iterable[int]) -> None:
         """All of them must go together."""

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from actprune.compact.carry import move_optimizer, move_state
+from actprune.compact.carry import move_optimizer, move_state, names_held
 from actprune.compact.cut import as_module, as_program, masked_program, small_tensors
+from actprune.compact.own import Code
 from actprune.compact.plan import plan
 from actprune.compact.report import CompactReport, report
 from actprune.compact.verify import check
 from actprune.errors import CompactionError
 from actprune.graph import unwrap
-from actprune.program import example_args, export
+from actprune.program import Program, example_args, export, first_names
 from actprune.state import PruneState
 
 Form = Literal["module", "graph"]
@@ -45,26 +47,29 @@ def compaction(
 ) -> Compaction:
     """``compact`` with its report and the pruning state of the small model. See ``compact`` for the arguments."""
     own = unwrap(model)
+    _check_options(own, form, round_to, inplace)
+    held = names_held(optimizer, own) if optimizer is not None else {}
     masks = state.masks if isinstance(state, PruneState) else dict(state or {})
     example = _example(own, state, example)
     args, kwargs = example_args(example)
-    if form not in ("module", "graph") or round_to < 1:
-        raise CompactionError(f"form={form!r}, round_to={round_to}: use form='module' or 'graph' and round_to >= 1")
-    masked = masked_program(export(own, example), masks)
+    masked = masked_program(export(own, example), masks, own)
     inputs = {name: value.detach().cpu() for name, value in masked.bound(args, kwargs).items()}
-    device = next(own.parameters()).device
-    job = plan(masked.cpu(), inputs, fixed=form == "module", gather=gather, round_to=round_to)
-    like = dict(own.state_dict(keep_vars=True)) if form == "module" else masked.tensors()
+    like = dict(own.state_dict(keep_vars=True))
+    device = next((tensor.device for tensor in like.values()), torch.device("cpu"))
+    user = None if form == "graph" or isinstance(own, Program) else own
+    # Nothing is decided by the examples' values, so two of them show as much as a whole batch.
+    few = {name: value[:2] if value.dim() and masked.batch is None else value for name, value in inputs.items()}
+    job = plan(masked.cpu(), few, Code(user, gather), round_to=round_to)
     tensors = small_tensors(job, like)
-    small = as_program(job, tensors) if form == "graph" else as_module(job, own, tensors)
-    differences = check(job, masked, small.cpu(), inputs) if verify else {}
+    small = as_program(job, tensors) if user is None else as_module(job, user, tensors)
+    differences = check(job, masked, small.cpu(), inputs, tuple(kwargs)) if verify else {}
     small.to(device)
     if inplace:
         small = _take_over(own, small)
     small.actprune_example = (args, kwargs)  # type: ignore[assignment]  # so that save() needs none
-    moved = move_state(state, job.keeps) if isinstance(state, PruneState) else None
+    moved = move_state(state, job.keeps, first_names(own)) if isinstance(state, PruneState) else None
     if optimizer is not None:
-        move_optimizer(optimizer, own, small, job.keeps)
+        move_optimizer(optimizer, held, small, job.keeps)
     return Compaction(small, report(job, masked, tensors, differences), moved)
 
 
@@ -98,7 +103,8 @@ def compact(
     verify     compare with the masked model on the example and on noise (float64 1e-5, float32 1e-4 of the output's
                scale)
 
-    Raises CompactionError (a difference, masks that do not fit), ModelError (the model cannot be turned into a graph).
+    Raises CompactionError (a difference, masks that do not fit, another model's optimizer), ModelError (NaN weights, a
+    model that cannot be turned into a graph). Nothing is changed then.
     """
     return compaction(
         model, state, example=example, form=form, gather=gather, round_to=round_to, optimizer=optimizer,
@@ -119,10 +125,15 @@ def _example(model: nn.Module, state: Any, example: Any) -> Any:
     return known
 
 
+def _check_options(model: nn.Module, form: str, round_to: int, inplace: bool) -> None:
+    if form not in ("module", "graph") or round_to < 1:
+        raise CompactionError(f"form={form!r}, round_to={round_to}: use form='module' or 'graph' and round_to >= 1")
+    if inplace and form == "graph" and not isinstance(model, Program):
+        raise CompactionError("inplace=True keeps your own class; it cannot be used with form='graph'")
+
+
 def _take_over(model: nn.Module, small: nn.Module) -> nn.Module:
     """``model`` itself, with the contents of ``small``."""
-    if type(model) is not type(small):
-        raise CompactionError("inplace=True keeps your own class; it cannot be used with form='graph'")
     model.__dict__.clear()
     model.__dict__.update(small.__dict__)
     return model

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from actprune.compact.gathered import GatheredLinear
 from actprune.compact.plan import Plan
-from actprune.errors import CompactionError
-from actprune.program import Program, Ref, Step, tensor_at
+from actprune.errors import CompactionError, ModelError
+from actprune.program import Program, Ref, Step, first_names
 
 
 def sliced(tensor: Tensor, kept: list[Tensor | None]) -> Tensor:
@@ -71,11 +71,12 @@ def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn
     for weight in plan.gathers.values():
         path = weight.removesuffix(".weight")
         _replace(small, path, GatheredLinear.of(small.get_submodule(path), tensors[columns_name(weight)]))
-    for name, tensor in tensors.items():
+    names = {name: name for name in tensors} | first_names(model)  # tied tensors have several names
+    for name in [name for name, first in names.items() if first in tensors]:
         path, _, leaf = name.rpartition(".")
-        parent = small.get_submodule(path)
+        parent, tensor = small.get_submodule(path), tensors[names[name]]
         if leaf in parent._parameters:
-            parent.register_parameter(leaf, tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor))
+            parent._parameters[leaf] = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
         elif leaf in parent._buffers:
             parent._buffers[leaf] = tensor
     for module in small.modules():
@@ -105,13 +106,26 @@ def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
     root.get_submodule(parent)._modules[leaf] = new
 
 
-def masked_program(program: Program, masks: Mapping[str, Tensor]) -> Program:
-    """``program``, its masked weights set to zero. Raises CompactionError for masks that do not fit."""
-    tensors = program.tensors()
+@torch.no_grad()
+def masked_program(program: Program, masks: Mapping[str, Tensor], model: nn.Module) -> Program:
+    """``program`` of ``model``, its masked weights set to zero.
+
+    Raises CompactionError for masks that do not fit, ModelError for NaN and infinite parameters.
+    """
+    own, names, tensors = dict(model.state_dict(keep_vars=True)), first_names(model), program.tensors()
     for name, mask in masks.items():
-        if name not in tensors or tensors[name].shape != mask.shape:
-            found = tuple(tensors[name].shape) if name in tensors else "no such weight"
-            raise CompactionError(f"mask {name} is {tuple(mask.shape)}; the model has {found}")
-        with torch.no_grad():
-            tensor_at(program, name).masked_fill_(~mask.to(tensors[name].device), 0)
+        if name not in own or own[name].shape != mask.shape:
+            found = tuple(own[name].shape) if name in own else "no such weight"
+            raise CompactionError(
+                f"mask {name} is {tuple(mask.shape)}; the model has {found}; give the masks of this model"
+            )
+        if names[name] in tensors:  # otherwise the network does not use it
+            tensors[names[name]].masked_fill_(mask.to(tensors[names[name]].device) == 0, 0)
+    for name, tensor in tensors.items():
+        wrong = tensor.isnan() if name in dict(program.named_buffers()) else ~tensor.isfinite()
+        if tensor.is_floating_point() and bool(wrong.any()):
+            raise ModelError(
+                f"{name} has {int(wrong.sum())} values that are NaN or infinite; nothing can be said of what they "
+                "compute; train again from a checkpoint without them"
+            )
     return program

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from actprune.compact.classes import EXTERNAL, PINNED
 from actprune.compact.flow import Flow, Reader, Seen
+from actprune.compact.own import Code
 from actprune.program import tensor_at
 from actprune.program.nodes import refs_in
 
 NO_CONSTANT = "what it sends on varies, or is not the same at every position"
-PADDED = "it sends a constant through zero padding, which no bias can replace"
+PADDED = "it sends a constant through zero padding or groups, which no bias can replace"
 NO_BIAS = "the bias of its reader cannot take its constant"
 SHAPE = "it is added to, or shares an axis with, what has to stay"
 TIED = "it is the input or output of the network, or goes through an operation that mixes channels"
@@ -51,7 +52,7 @@ class Fates:
         return self.reasons.get(root, TIED if root in (PINNED, EXTERNAL) else SHAPE)
 
 
-def decide(flow: Flow, *, gather: bool) -> Fates:
+def decide(flow: Flow, code: Code) -> Fates:
     """A class goes when every column that reads it is zero, or gets a constant that its bias can take."""
     for ref in refs_in(flow.program.result):
         for seen in _each(flow.values.get(ref.name)):
@@ -64,7 +65,7 @@ def decide(flow: Flow, *, gather: bool) -> Fates:
     fates = Fates(flow, roots, gone)
     fates.keep(torch.tensor([flow.classes.root(PINNED), flow.classes.root(EXTERNAL)]), TIED)
     for reader in flow.readers:
-        _judge(fates, reader, gather)
+        _judge(fates, reader, code)
     return fates
 
 
@@ -76,24 +77,28 @@ def _each(item: object) -> Iterator[Seen]:
             yield from _each(inner)
 
 
-def _judge(fates: Fates, reader: Reader, gather: bool) -> None:
+def _judge(fates: Fates, reader: Reader, code: Code) -> None:
     """Keep the classes that this reader cannot do without."""
     weight = tensor_at(fates.flow.program, reader.weight).detach()
     used = (weight != 0).transpose(0, 1).flatten(1).any(1)
-    if reader.external and not gather:
+    if reader.external and not code.leaves_inputs_out(reader.weight):
         fates.keep(reader.columns, TIED)
     fates.keep(reader.columns[used & reader.constant.isnan()], NO_CONSTANT)
     sent = used & ~reader.constant.isnan() & (reader.constant != 0)
     if reader.only_zero:
         fates.keep(reader.columns[sent], PADDED)
-    elif not reader.weight.endswith(".weight") or _disagree(fates.flow, reader, sent):
+    elif bool(sent.any()) and not _takes(fates.flow, reader, sent, code):
         fates.keep(reader.columns[sent], NO_BIAS)
 
 
-def _disagree(flow: Flow, reader: Reader, sent: Tensor) -> bool:
-    """A weight that is used twice has one bias: both uses must send it the same constants."""
-    others = [other for other in flow.readers if other.weight == reader.weight]
-    return any(not torch.equal(other.constant[sent], reader.constant[sent]) for other in others)
+def _takes(flow: Flow, reader: Reader, sent: Tensor, code: Code) -> bool:
+    """Whether its bias can take these constants; a bias of several readers must be sent the same by all of them."""
+    if reader.bias in flow.elements or (reader.bias is None and not code.takes_bias(flow.program, reader.weight)):
+        return False
+    others = [other for other in flow.readers if other.slot == reader.slot]
+    return all(
+        other.weight == reader.weight and torch.equal(other.constant[sent], reader.constant[sent]) for other in others
+    )
 
 
 def settle(fates: Fates, round_to: int) -> None:

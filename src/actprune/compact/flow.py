@@ -7,7 +7,7 @@ the class that each element belongs to. Removing a class removes the same indice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from actprune.compact.classes import EXTERNAL, PINNED, Classes
 from actprune.program import Program, Ref, Step, tensor_at
-from actprune.program.ops import base
+from actprune.program.nodes import mapped
+from actprune.program.ops import base, function
 
 _MOST = 1_000_000  # elements of a tensor outside layers (an embedding) that are followed one by one
 
@@ -45,10 +46,16 @@ class Reader:
 
     step: int
     weight: str
+    bias: str | None
     columns: Tensor
     constant: Tensor
     only_zero: bool
     external: bool
+
+    @property
+    def slot(self) -> str:
+        """Where constants go: its bias, or the one that could be made for its weight."""
+        return self.bias or self.weight
 
 
 @dataclass(eq=False)
@@ -70,6 +77,10 @@ class Flow:
     def tensor(self, item: Any) -> Tensor | None:
         """A parameter or buffer by reference."""
         return tensor_at(self.program, item.name).detach() if isinstance(item, Ref) else None
+
+    def stored(self, *items: Any) -> bool:
+        """Whether these are parameters and buffers (or left out), not results of other steps."""
+        return not any(isinstance(item, Ref) and item.name in self.values for item in items)
 
     def axis(self, ref: Ref, axis: int) -> Tensor:
         """Classes of the indices of one axis of a parameter; new ones at the first call."""
@@ -102,7 +113,58 @@ class Flow:
             for ids in self.axes.get(name, []):
                 if ids is not None:
                     self.classes.pin(ids)
-        return Seen(tensor.double(), torch.zeros_like(tensor, dtype=torch.bool), self.elements[name])
+        value = tensor.double() if tensor.is_floating_point() else tensor
+        return Seen(value, torch.zeros_like(tensor, dtype=torch.bool), self.elements[name])
+
+
+def plain(flow: Flow, item: Any) -> Any:
+    """An argument as the operation itself takes it: float64 values, lists, sizes."""
+    return mapped(item, lambda leaf: _value(flow.see(leaf)))
+
+
+def _value(seen: Any) -> Any:
+    if isinstance(seen, Seen):
+        return seen.value
+    return [_value(inner) for inner in seen] if isinstance(seen, list) else seen
+
+
+def run(flow: Flow, step: Step) -> Any:
+    """The step's own result."""
+    return function(step.op)(*plain(flow, step.args), **plain(flow, dict(step.kwargs or {})))
+
+
+def read(flow: Flow, step: Step) -> list[Seen]:
+    """Every activation or constant that a step reads."""
+    return list(_seen(flow.see(ref) for ref in step.refs()))
+
+
+def _seen(items: Any) -> Iterator[Seen]:
+    for item in items:
+        if isinstance(item, Seen):
+            yield item
+        elif isinstance(item, list):
+            yield from _seen(item)
+
+
+def unknown(flow: Flow, index: int, step: Step) -> Any:
+    """Nothing is assumed: whatever goes in must stay, and all that comes out depends on all of it."""
+    seen = read(flow, step)
+    for one in seen:
+        flow.classes.pin(one.ids)
+    varies = any(bool(one.varies.any()) for one in seen)
+    return pinned(run(flow, step), varies)
+
+
+def differs(ids: Tensor, axis: int) -> bool:
+    """Whether classes change along an axis."""
+    return bool((ids != ids.narrow(axis, 0, 1)).any())
+
+
+def pinned(out: Any, varies: bool) -> Any:
+    """A result that stays as it is."""
+    if isinstance(out, Tensor):
+        return Seen(out, torch.full(out.shape, varies), torch.full(out.shape, PINNED))
+    return [pinned(inner, varies) for inner in out] if isinstance(out, (list, tuple)) else out
 
 
 Rule = Callable[[Flow, int, Step], Any]

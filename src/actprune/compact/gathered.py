@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actprune.errors import CompactionError
 
 
 class GatheredLinear(nn.Linear):
-    """``x[..., columns] @ weight.T + bias``: takes the full ``features`` inputs, and reads those in ``columns``."""
+    """``x[..., columns] @ weight.T + bias``: takes the full ``features`` inputs, and reads those in ``columns``.
+
+    The choice is a hook before the layer, so that whoever looks at the layer's input sees what its weight reads.
+    """
 
     columns: Tensor
     features: int
@@ -24,17 +26,18 @@ class GatheredLinear(nn.Linear):
             return layer
         if type(layer) is not nn.Linear:
             raise CompactionError(f"inputs cannot be left out in front of a {type(layer).__name__}; use gather=False")
-        new = cls(1, 1, bias=layer.bias is not None)
-        new.weight, new.bias = layer.weight, layer.bias
+        new = cls.__new__(cls)
+        new.__dict__.update(layer.__dict__)  # with its hooks and whatever else was put on it
         new.features = layer.in_features
         new.register_buffer("columns", columns)
-        new.training = layer.training
+        new.register_forward_pre_hook(_chosen, prepend=True)
         return new
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``(..., features)`` to ``(..., out)``."""
-        return F.linear(torch.index_select(input, -1, self.columns), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """As ``nn.Linear``, with the number of inputs read."""
         return f"in_features={self.features} (reads {len(self.columns)}), out_features={self.out_features}"
+
+
+def _chosen(layer: GatheredLinear, args: tuple[Tensor, ...]) -> Tensor:
+    """``(..., features)`` to ``(..., in)``."""
+    return torch.index_select(args[0], -1, layer.columns)

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from actprune.compact.classes import EXTERNAL
-from actprune.compact.flow import Flow, Reader, Seen
-from actprune.program import Ref, Step
+from actprune.compact.flow import Flow, Reader, Seen, unknown
+from actprune.program import Ref, Step, tensor_at
 from actprune.program.ops import function
 
 
 def linear(flow: Flow, index: int, step: Step) -> Any:
     """Input ``(..., in)`` by weight ``(out, in)``."""
-    seen, weight = flow.see(step.args[0]), flow.tensor(step.args[1])
-    if weight is None or not isinstance(step.args[1], Ref):
-        raise TypeError("a linear step without a weight")  # torch.export never writes one
-    _read(flow, index, step.args[1], seen, -1, only_zero=False)
     bias = step.arg(2, "bias")
+    if not flow.stored(step.args[1], bias):  # a weight that is computed cannot be cut
+        return unknown(flow, index, step)
+    seen, weight = flow.see(step.args[0]), _weight(flow, step)
+    _read(flow, index, step, seen, -1, only_zero=False)
     if bias is not None:
         flow.classes.join(flow.axis(bias, 0), flow.axis(step.args[1], 0))
     out = torch.nn.functional.linear(seen.value, weight.double(), _double(flow.tensor(bias)))
@@ -29,13 +29,14 @@ def linear(flow: Flow, index: int, step: Step) -> Any:
 
 def conv(flow: Flow, index: int, step: Step) -> Any:
     """Input ``(N, in, *positions)`` by weight ``(out, in / groups, *kernel)``."""
-    seen, weight, name = flow.see(step.args[0]), flow.tensor(step.args[1]), step.args[1]
-    bias, groups = step.arg(2, "bias"), step.arg(6, "groups", 1)
-    assert weight is not None
+    bias, groups, name = step.arg(2, "bias"), step.arg(6, "groups", 1), step.args[1]
+    if not flow.stored(name, bias):
+        return unknown(flow, index, step)
+    seen, weight = flow.see(step.args[0]), _weight(flow, step)
     dims = weight.dim() - 2
     rows = flow.axis(name, 0)
     if groups == 1:
-        _read(flow, index, name, seen, -1 - dims, only_zero=_any(step.arg(4, "padding", 0)))
+        _read(flow, index, step, seen, -1 - dims, only_zero=_any(step.arg(4, "padding", 0)))
     elif weight.shape[1] == 1:
         _depthwise(flow, rows, seen, dims, groups)
     else:
@@ -50,6 +51,8 @@ def conv(flow: Flow, index: int, step: Step) -> Any:
 
 def batch_norm(flow: Flow, index: int, step: Step) -> Any:
     """Each channel for itself, by four vectors that are cut with it."""
+    if not flow.stored(*step.args[1:5]):
+        return unknown(flow, index, step)
     seen, out = flow.see(step.args[0]), _normed(flow, step)
     channels = seen.ids.movedim(1, -1)
     for item in step.args[1:5]:
@@ -58,24 +61,47 @@ def batch_norm(flow: Flow, index: int, step: Step) -> Any:
     return Seen(out, seen.varies, seen.ids)
 
 
+def prelu(flow: Flow, index: int, step: Step) -> Any:
+    """One slope for all channels, or one for each (axis 1)."""
+    if not flow.stored(step.args[1]):
+        return unknown(flow, index, step)
+    seen, slope = flow.see(step.args[0]), _weight(flow, step)
+    if slope.numel() > 1:
+        channels = seen.ids.movedim(1, -1)
+        flow.classes.join(flow.axis(step.args[1], 0).expand_as(channels), channels)
+    return Seen(function(step.op)(seen.value, slope.double()), seen.varies, seen.ids)
+
+
+def _weight(flow: Flow, step: Step) -> Tensor:
+    return tensor_at(flow.program, step.args[1].name).detach()
+
+
+def _reader(
+    flow: Flow, index: int, step: Step, columns: Tensor, constant: Tensor, *, only_zero: bool, external: bool = False
+) -> None:
+    bias = step.arg(2, "bias")
+    name = bias.name if isinstance(bias, Ref) else None
+    flow.readers.append(Reader(index, step.args[1].name, name, columns, constant, only_zero, external))
+
+
 def _normed(flow: Flow, step: Step) -> Tensor:
     tensors = [_double(flow.tensor(item)) for item in step.args[1:5]]
     out: Tensor = function(step.op)(flow.see(step.args[0]).value, *tensors, *step.args[5:])
     return out
 
 
-def _read(flow: Flow, index: int, name: Ref, seen: Seen, axis: int, *, only_zero: bool) -> None:
+def _read(flow: Flow, index: int, step: Step, seen: Seen, axis: int, *, only_zero: bool) -> None:
     """Note what reaches every column of a weight that mixes its inputs; columns that read the bare input are free."""
-    columns, ids = flow.axis(name, 1), seen.ids.movedim(axis, -1)
+    columns, ids = flow.axis(step.args[1], 1), seen.ids.movedim(axis, -1)
     external = bool((ids == EXTERNAL).all())
     if not external:
         flow.classes.join(columns.expand_as(ids), ids)
     values = seen.value.movedim(axis, -1).flatten(0, -2)
     varies = seen.varies.movedim(axis, -1).flatten(0, -2).any(0)
     low, high = values.amin(0), values.amax(0)
-    moves = varies | ((high - low) > 1e-9 * high.abs().clamp_min(1e-9))
-    constant = torch.where(moves, torch.nan, values[0])
-    flow.readers.append(Reader(index, name.name, columns, constant, only_zero, external))
+    same = high - low <= 1e-9 * high.abs().clamp_min(1e-9)  # never so for values that are not finite
+    constant = torch.where(same & ~varies, values[0], torch.nan)
+    _reader(flow, index, step, columns, constant, only_zero=only_zero, external=external)
 
 
 def _depthwise(flow: Flow, rows: Tensor, seen: Seen, dims: int, groups: int) -> None:
@@ -99,7 +125,7 @@ def _grouped(flow: Flow, index: int, step: Step, seen: Seen, dims: int) -> None:
     values = seen.value.movedim(-1 - dims, -1).reshape(by_group.shape).flatten(0, -2)
     silent = ~varies & (values == 0).all(0)
     constant = torch.where(silent, 0.0, torch.nan).to(torch.float64)
-    flow.readers.append(Reader(index, name.name, columns, constant, True, False))
+    _reader(flow, index, step, columns, constant, only_zero=True)
 
 
 def _double(tensor: Tensor | None) -> Tensor | None:

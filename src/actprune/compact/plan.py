@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from actprune.compact.fates import FIXED, Fates, decide, lines, settle
-from actprune.compact.flow import Reader, follow
-from actprune.compact.rules import RULES, unknown
+from actprune.compact.flow import Reader, follow, unknown
+from actprune.compact.own import Code
+from actprune.compact.rules import RULES
 from actprune.compact.sizes import StuckError, rewritten
 from actprune.program import Program, Ref, Step
 
@@ -39,20 +40,19 @@ class Plan:
 
 
 @torch.no_grad()
-def plan(program: Program, inputs: Mapping[str, Tensor], *, fixed: bool, gather: bool, round_to: int) -> Plan:
+def plan(program: Program, inputs: Mapping[str, Tensor], code: Code, *, round_to: int) -> Plan:
     """Look for dead classes until no more are found: what one removal frees, the next one takes.
 
-    fixed   sizes and positions written into the steps must stay as they are (the user's own code has them)
-    gather  a first layer may leave inputs out by an index
+    code    what may be rewritten: in the user's own code, sizes and positions must stay as they are
     """
     work = copy.deepcopy(program).double()
     doubles = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     made: set[str] = set()
     count = -1
     while True:
-        fates = decide(follow(work, doubles, RULES, unknown), gather=gather)
+        fates = decide(follow(work, doubles, RULES, unknown), code)
         settle(fates, round_to)
-        steps = _steps(work, fates, fixed, round_to)
+        steps = _steps(work, fates, code, round_to)
         found = int(fates.gone.sum())
         if found <= count:
             return Plan(work, fates, _keeps(fates), steps, _gathers(fates), frozenset(made))
@@ -60,7 +60,7 @@ def plan(program: Program, inputs: Mapping[str, Tensor], *, fixed: bool, gather:
         work = _silenced(work, fates, made)
 
 
-def _steps(program: Program, fates: Fates, fixed: bool, round_to: int) -> list[Step]:
+def _steps(program: Program, fates: Fates, code: Code, round_to: int) -> list[Step]:
     """The steps for the smaller shapes; what no step can be written for is brought back."""
     steps = list(program.steps)
     again = True
@@ -69,7 +69,7 @@ def _steps(program: Program, fates: Fates, fixed: bool, round_to: int) -> list[S
         for index, step in enumerate(program.steps):
             try:
                 steps[index] = rewritten(step, fates)
-                own = fixed and steps[index] is not step and program.layer_path(index) is None
+                own = steps[index] is not step and not code.follows(program.layer_path(index))
             except StuckError:
                 own = True
             if own:
@@ -109,9 +109,9 @@ def _silenced(program: Program, fates: Fates, made: set[str]) -> Program:
     steps = list(program.steps)
     done: set[str] = set()
     for reader in fates.flow.readers:
-        if reader.weight not in done:  # a weight that is read twice has one bias
+        if reader.slot not in done:  # a bias of two readers takes what they are sent once
             _fold(tensors, steps, reader, ~fates.alive(reader.columns), made)
-            done.add(reader.weight)
+            done.add(reader.slot)
     for reader in fates.flow.readers:
         tensors[reader.weight][:, ~fates.alive(reader.columns)] = 0
     for name, axes in fates.flow.axes.items():
@@ -135,7 +135,7 @@ def _fold(tensors: dict[str, Tensor], steps: list[Step], reader: Reader, dead: T
         tensors[name] = torch.zeros_like(sent)
         made.add(name)
         for index, other in enumerate(steps):
-            if len(other.args) > 1 and other.args[1] == Ref(reader.weight):
+            if len(other.args) > 1 and other.args[1] == Ref(reader.weight) and other.arg(2, "bias") is None:
                 steps[index] = Step(other.name, other.op, (*other.args[:2], Ref(name), *other.args[3:]), other.kwargs)
         bias = Ref(name)
     tensors[bias.name] = tensors[bias.name] + sent

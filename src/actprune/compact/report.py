@@ -69,7 +69,7 @@ def report(plan: Plan, masked: Program, tensors: Mapping[str, Tensor], differenc
     """Compare the masked program with the small tensors."""
     before = masked.tensors()
     weights = dict.fromkeys(reader.weight for reader in plan.fates.flow.readers)
-    weights |= dict.fromkeys(name for name in plan.fates.flow.axes if before[name].dim() > 1)
+    weights |= dict.fromkeys(name for name in plan.fates.flow.axes if name in before and before[name].dim() > 1)
     layers = tuple(
         Layer(
             name.removesuffix(".weight"),

@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from actprune.compact.classes import EXTERNAL, PINNED
-from actprune.compact.flow import Flow, Rule, Seen
-from actprune.compact.layer_rules import batch_norm, conv, linear
-from actprune.program import Ref, Step
-from actprune.program.nodes import mapped
+from actprune.compact.flow import Flow, Rule, Seen, differs, plain, read, run, unknown
+from actprune.compact.layer_rules import batch_norm, conv, linear, prelu
+from actprune.compact.moves import MOVES, gather, move, pad, squeeze
+from actprune.program import Step
 from actprune.program.ops import POINTWISE, base, function
 
-MOVES = frozenset({"reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "expand", "cat",
-                   "concat", "stack", "chunk", "split", "split_with_sizes", "select", "slice", "movedim",
-                   "flip"})  # fmt: skip
 REDUCES = frozenset({"mean", "sum", "amax", "amin", "softmax", "log_softmax", "_softmax"})
 POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
                    "adaptive_max_pool1d", "adaptive_max_pool2d", "upsample_nearest2d"})  # fmt: skip
-
-
-def plain(flow: Flow, item: Any) -> Any:
-    """An argument as the operation itself takes it: float64 values, lists, sizes."""
-    return mapped(item, lambda leaf: _value(flow.see(leaf)))
-
-
-def _value(seen: Any) -> Any:
-    if isinstance(seen, Seen):
-        return seen.value
-    return [_value(inner) for inner in seen] if isinstance(seen, list) else seen
-
-
-def run(flow: Flow, step: Step) -> Any:
-    """The step's own result."""
-    return function(step.op)(*plain(flow, step.args), **plain(flow, dict(step.kwargs or {})))
-
-
-def read(flow: Flow, step: Step) -> list[Seen]:
-    """Every activation or constant that a step reads."""
-    return list(_seen(flow.see(ref) for ref in step.refs()))
-
-
-def _seen(items: Any) -> Iterator[Seen]:
-    for item in items:
-        if isinstance(item, Seen):
-            yield item
-        elif isinstance(item, list):
-            yield from _seen(item)
-
-
-def unknown(flow: Flow, index: int, step: Step) -> Any:
-    """Nothing is assumed: whatever goes in must stay, and all that comes out depends on all of it."""
-    seen = read(flow, step)
-    for one in seen:
-        flow.classes.pin(one.ids)
-    varies = any(bool(one.varies.any()) for one in seen)
-    return _pinned(run(flow, step), varies)
-
-
-def _pinned(out: Any, varies: bool) -> Any:
-    if isinstance(out, Tensor):
-        return Seen(out, torch.full(out.shape, varies), torch.full(out.shape, PINNED))
-    return [_pinned(inner, varies) for inner in out] if isinstance(out, (list, tuple)) else out
 
 
 def size(flow: Flow, index: int, step: Step) -> Any:
@@ -78,45 +30,12 @@ def pick(flow: Flow, index: int, step: Step) -> Any:
     return function(step.op)(*args)
 
 
-def move(flow: Flow, index: int, step: Step) -> Any:
-    """Elements change places only: the same operation moves values, dependence and classes."""
-    out = [_moved(flow, step, part) for part in ("value", "varies", "ids")]
-    if isinstance(out[0], Tensor):
-        return Seen(*out)
-    return [Seen(*parts) for parts in zip(*out, strict=True)]
-
-
-def _moved(flow: Flow, step: Step, part: str) -> Any:
-    def of(item: Any) -> Any:
-        if isinstance(item, Seen):
-            return getattr(item, part)
-        return [of(inner) for inner in item] if isinstance(item, list) else item
-
-    args = mapped(step.args, lambda leaf: of(flow.see(leaf)))
-    return function(step.op)(*args, **plain(flow, dict(step.kwargs or {})))
-
-
-def gather(flow: Flow, index: int, step: Step) -> Any:
-    """``index_select`` by a stored index: each entry of the index is a class of its own; the source stays whole."""
-    source, where = flow.see(step.args[0]), step.args[2]
-    out = run(flow, step)
-    flow.classes.pin(source.ids)
-    if not isinstance(where, Ref) or where.name in flow.values:
-        return _pinned(out, True)
-    axis, shape = step.args[1] % out.dim(), [1] * out.dim()
-    shape[axis] = -1
-    ids = flow.axis(where, 0).reshape(shape).expand(out.shape)
-    chosen = flow.tensor(where)
-    assert chosen is not None
-    return Seen(out, source.varies.index_select(axis, chosen), ids)
-
-
 def pointwise(flow: Flow, index: int, step: Step) -> Any:
     """Element by element: what meets goes together."""
-    out, seen = run(flow, step), [one for one in read(flow, step) if one.value.dim()]
-    if not isinstance(out, Tensor) or not seen:
-        return _pinned(out, False)
-    ids = _met(flow, [one.ids for one in seen], out.shape)
+    out, seen = run(flow, step), read(flow, step)
+    if not isinstance(out, Tensor) or not out.dim():
+        return unknown(flow, index, step)
+    ids = _met(flow, [one.ids for one in seen if one.value.dim()], out.shape)
     if base(step.op) == "mul" and len(seen) == 2:
         varies = _product_varies(seen[0], seen[1])
     else:
@@ -141,7 +60,7 @@ def _met(flow: Flow, operands: list[Tensor], shape: torch.Size) -> Tensor:
     for ids in sorted(wide, key=lambda item: -item.numel()):
         spread = [axis for axis, length in enumerate(ids.shape) if length == 1 != shape[axis]]
         stretched = ids.expand(shape)
-        if any(_differs(other, axis) for axis in spread for other in whole):
+        if any(differs(other, axis) for axis in spread for other in whole):
             flow.classes.pin(ids)
         elif result is None:
             result = stretched
@@ -153,17 +72,12 @@ def _met(flow: Flow, operands: list[Tensor], shape: torch.Size) -> Tensor:
     return torch.where(result == EXTERNAL, PINNED, result) if len(operands) > 1 else result
 
 
-def _differs(ids: Tensor, axis: int) -> bool:
-    """Whether classes change along an axis."""
-    return bool((ids != ids.narrow(axis, 0, 1)).any())
-
-
 def reduce(flow: Flow, index: int, step: Step) -> Any:
     """Sums, means and softmax over axes along which all elements belong to one class; otherwise nothing is assumed."""
     out, seen = run(flow, step), flow.see(step.args[0])
     dims = step.arg(1, "dim")
     axes = [axis % seen.ids.dim() for axis in ([dims] if isinstance(dims, int) else dims or range(seen.ids.dim()))]
-    if any(_differs(seen.ids, axis) for axis in axes):
+    if any(differs(seen.ids, axis) for axis in axes):
         return unknown(flow, index, step)
     varies, ids = seen.varies, seen.ids
     for axis in axes:
@@ -180,7 +94,7 @@ def pool(flow: Flow, index: int, step: Step) -> Any:
     out, seen = run(flow, step), flow.see(step.args[0])
     dims = int(step.op.partition(".")[0][-2])
     flat = seen.ids.flatten(-dims)
-    if _differs(flat, flat.dim() - 1):
+    if differs(flat, flat.dim() - 1):
         flow.classes.join(flat, flat[..., :1].expand_as(flat))
     ids = flat[..., :1].reshape(*flat.shape[:-1], *[1] * dims).expand(out.shape)
     changed = function(step.op)(
@@ -227,8 +141,9 @@ def _one_class_each(flow: Flow, operands: list[Seen], out: Tensor) -> Tensor:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise), **dict.fromkeys(MOVES, move), **dict.fromkeys(REDUCES, reduce),
-    **dict.fromkeys(POOLS, pool), "linear": linear, "conv1d": conv, "conv2d": conv, "batch_norm": batch_norm,
-    "matmul": product, "bmm": product, "scaled_dot_product_attention": attention, "index_select": gather,
-    "sym_size": size, "sym_numel": size,
+    **dict.fromkeys(POOLS, pool), "linear": linear, "prelu": prelu, "conv1d": conv, "conv2d": conv,
+    "batch_norm": batch_norm, "matmul": product, "bmm": product, "scaled_dot_product_attention": attention,
+    "index_select": gather, "squeeze": squeeze, "constant_pad_nd": pad, "pad": pad, "sym_size": size,
+    "sym_numel": size,
     **dict.fromkeys((f"operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem")), pick),
 }  # fmt: skip

@@ -66,9 +66,15 @@ def _split(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
     axis = step.arg(2, "dim", 0) % source.ids.dim()
     before = [one.ids.shape[axis] for one in results]
     after = [_sizes(fates, one)[axis] for one in results]
-    if before == after:
+    if before == after or (base(step.op) == "chunk" and _chunks(sum(after), step.arg(1, "chunks")) == after):
         return step
     return Step(step.name, "split_with_sizes", (step.args[0], after, axis))
+
+
+def _chunks(length: int, number: int) -> list[int]:
+    """Lengths of what ``chunk`` makes: so many of equal length, the last one shorter."""
+    each = -(-length // number)
+    return [min(each, length - start) for start in range(0, length, each)]
 
 
 def _slice(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
@@ -112,6 +118,15 @@ def _expand(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step
     return Step(step.name, step.op, (step.args[0], sizes), step.kwargs)
 
 
+def _pad(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
+    sizes = list(step.args[1])
+    for number in range(len(sizes) // 2):
+        kept = lines(fates, results[0].ids)[-1 - number]
+        before, after = sizes[2 * number : 2 * number + 2]
+        sizes[2 * number : 2 * number + 2] = [int(kept[:before].sum()), int(kept[len(kept) - after :].sum())]
+    return step if sizes == list(step.args[1]) else Step(step.name, step.op, (step.args[0], sizes, *step.args[2:]))
+
+
 def _conv(step: Step, fates: Fates) -> Step:
     """Depthwise: one group per channel that is left. Other groups keep their number."""
     groups = step.arg(6, "groups", 1)
@@ -133,5 +148,5 @@ def _conv(step: Step, fates: Fates) -> Step:
 _CONV = {"bias": None, "stride": 1, "padding": 0, "dilation": 1}
 _REWRITES: dict[str, Rewrite] = {
     "reshape": _reshape, "unflatten": _unflatten, "split": _split, "split_with_sizes": _split, "chunk": _split,
-    "slice": _slice, "select": _select, "expand": _expand,
+    "slice": _slice, "select": _select, "expand": _expand, "pad": _pad, "constant_pad_nd": _pad,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,24 +13,38 @@ from torch import Tensor, nn
 
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError
-from actprune.program import Program
+from actprune.program import Program, export
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}  # relative to the largest output
 
+_NOISE = 16  # examples
+
 
 @torch.no_grad()
-def check(plan: Plan, masked: Program, small: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, float]:
-    """Compare outputs in float64 and float32, on the example and on noise of its size. Largest relative differences.
+def check(
+    plan: Plan, masked: Program, small: nn.Module, inputs: Mapping[str, Tensor], keywords: Sequence[str] = ()
+) -> dict[str, float]:
+    """Compare outputs in float64 and float32, on the example and on noise like it. Largest relative differences.
 
-    Raises CompactionError naming the first layer that differs.
+    keywords: the inputs that ``small`` takes by name. Constants moved into the biases of a 16-bit model are rounded as
+    its weights are, and so much difference is allowed.
+
+    Raises CompactionError naming the first layer that differs, or when the example's outputs are not finite.
     """
     found = {}
-    for dtype, limit in TOLERANCE.items():
-        one, other = copy.deepcopy(masked).to(dtype).eval(), copy.deepcopy(small).to(dtype).eval()
+    coarse = max(torch.finfo(tensor.dtype).eps for tensor in small.state_dict().values() if tensor.is_floating_point())
+    for dtype, least in TOLERANCE.items():
+        limit = max(least, 4 * coarse)
+        one, other = copy.deepcopy(masked).to(dtype).eval(), _in(dtype, small, masked, inputs, keywords)
         worst = 0.0
-        for values in _samples(inputs, dtype):
+        for number, values in enumerate(_samples(inputs, dtype, masked.batch)):
             with _layers(one) as seen, _layers(other) as small_seen:
-                expected, got = _flat(one(**values)), _flat(_called(other, values, masked))
+                expected, got = _flat(one(**values)), _flat(_called(other, values, masked, keywords))
+            if number == 0 and any(bool(tensor.isnan().any()) for tensor in expected):
+                raise CompactionError(
+                    "the masked model itself returns NaN on the example, so nothing can be compared; give an example "
+                    "such as the model was trained on, or look for the layer that makes them"
+                )
             worst = max(worst, _difference(expected, got))
             if not worst <= limit:
                 raise CompactionError(
@@ -42,22 +56,42 @@ def check(plan: Plan, masked: Program, small: nn.Module, inputs: Mapping[str, Te
     return found
 
 
-def _called(model: nn.Module, values: Mapping[str, Tensor], masked: Program) -> Any:
-    return model(**values) if isinstance(model, Program) else model(*(values[name] for name in masked.inputs))
+def _in(
+    dtype: torch.dtype, small: nn.Module, masked: Program, inputs: Mapping[str, Tensor], keywords: Sequence[str]
+) -> nn.Module:
+    """A copy that computes in ``dtype``; where its own code insists on another (``x.float()``), a program of it."""
+    copied = copy.deepcopy(small).to(dtype).eval()
+    try:
+        _called(copied, next(_samples(inputs, dtype, masked.batch)), masked, keywords)
+    except RuntimeError:
+        places = tuple(value for name, value in inputs.items() if name not in keywords)
+        return export(small, (places, {name: inputs[name] for name in keywords})).to(dtype)
+    return copied
 
 
-def _samples(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
+def _called(model: nn.Module, values: Mapping[str, Tensor], masked: Program, keywords: Sequence[str]) -> Any:
+    if isinstance(model, Program):
+        return model(**values)
+    places = (values[name] for name in masked.inputs if name not in keywords)
+    return model(*places, **{name: values[name] for name in keywords})
+
+
+def _samples(inputs: Mapping[str, Tensor], dtype: torch.dtype, batch: int | None) -> Iterator[dict[str, Tensor]]:
     """The example, and noise like it: activations that happen to be silent on the example fire on the noise."""
     floats = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     yield floats
     generator = torch.Generator().manual_seed(0)
-    noise = {
-        name: torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value) * value.abs().amax()
-        if value.is_floating_point()
-        else value
-        for name, value in floats.items()
-    }
-    yield noise
+    yield {name: _noise(value, generator, batch) for name, value in floats.items()}
+
+
+def _noise(value: Tensor, generator: torch.Generator, batch: int | None) -> Tensor:
+    """Normal, as large as ``value`` gets, and for more examples where the batch is free; integers are repeated."""
+    if value.dim() and batch is None and len(value):
+        value = value[torch.arange(max(len(value), _NOISE)) % len(value)]
+    if not value.is_floating_point():
+        return value
+    scale = value.abs().amax() if value.numel() and bool(value.any()) else 1.0
+    return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value) * scale
 
 
 def _flat(output: Any) -> list[Tensor]:
@@ -65,14 +99,15 @@ def _flat(output: Any) -> list[Tensor]:
 
 
 def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
-    """Largest absolute difference over the largest absolute output; infinite for other shapes or NaN."""
+    """Largest absolute difference over the largest finite output; infinite for other shapes and for NaN in one only."""
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in got]:
         return float("inf")
     worst = 0.0
     for one, other in zip(expected, got, strict=True):
         if one.numel() and one.is_floating_point():
-            scale = float(one.abs().amax()) or 1.0
-            gap = float((one - other).abs().amax()) / scale
+            scale = float(one.nan_to_num(0.0, 0.0, 0.0).abs().amax()) or 1.0
+            same = (one == other) | (one.isnan() & other.isnan())
+            gap = float((one - other).masked_fill(same, 0.0).abs().amax()) / scale
             worst = max(worst, float("inf") if math.isnan(gap) else gap)
     return worst
 

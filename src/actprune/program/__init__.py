@@ -4,6 +4,6 @@ from actprune.program.chain import Dense, chain
 from actprune.program.export import example_args, export
 from actprune.program.module import Program
 from actprune.program.nodes import Ref, Step
-from actprune.program.tree import tensor_at
+from actprune.program.tree import first_names, tensor_at
 
-__all__ = ["Dense", "Program", "Ref", "Step", "chain", "example_args", "export", "tensor_at"]
+__all__ = ["Dense", "Program", "Ref", "Step", "chain", "example_args", "export", "first_names", "tensor_at"]

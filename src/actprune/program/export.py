@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from actprune.errors import ModelError
 from actprune.program.module import Program
 from actprune.program.nodes import Ref, Step, mapped, refs_in
-from actprune.program.ops import is_known, name_of
+from actprune.program.ops import base, is_known, name_of
+from actprune.program.tree import first_names
 
 _DROPPED = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_async.msg", "sym_constrain_range",
                       "sym_constrain_range_for_size"})  # fmt: skip
@@ -50,19 +52,20 @@ def export(model: nn.Module, example: Any) -> Program:
     if (not args and not kwargs) or not all(isinstance(item, Tensor) for item in (*args, *kwargs.values())):
         raise ModelError("the model's inputs must be plain tensors; wrap the model in a module that takes tensors only")
     exported = _exported(model, args, kwargs)
-    return _Reader(exported).program(frozenset(name for name, _ in model.named_buffers()))
+    return _Reader(exported, first_names(model)).program(frozenset(name for name, _ in model.named_buffers()))
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     training = [module for module in model.modules() if module.training]
-    dynamic = torch.export.Dim.AUTO
-    shapes = tuple({0: dynamic} if item.dim() else None for item in (*args, *kwargs.values()))
     try:
         model.eval()
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-            return exported.run_decompositions({}) if _writes(exported.graph) else exported
+        if alone := {id(item): item for item in (*args, *kwargs.values()) if item.dim() and len(item) == 1}:
+            # A batch of one is taken for a model that takes no other; a batch of two is not.
+            twice = {key: torch.cat([item, item]) for key, item in alone.items()}
+            with suppress(Exception):
+                more = {key: twice.get(id(item), item) for key, item in kwargs.items()}
+                return _traced(model, tuple(twice.get(id(item), item) for item in args), more)
+        return _traced(model, args, kwargs)
     except Exception as error:  # torch.export raises many types; each of them means the same to the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ModelError(
@@ -72,6 +75,15 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     finally:
         for module in training:
             module.training = True
+
+
+def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    dynamic = torch.export.Dim.AUTO
+    shapes = tuple({0: dynamic} if item.dim() else None for item in (*args, *kwargs.values()))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        return exported.run_decompositions({}) if _writes(exported.graph) else exported
 
 
 def _writes(graph: Any) -> bool:
@@ -91,11 +103,19 @@ def needed(steps: Sequence[Step], result: Any) -> list[Step]:
     return kept[::-1]
 
 
+def _keeps_dtype(op: str, node: Any) -> bool:
+    """Whether it is a conversion to what its input is already, such as ``x.float()``: a float64 copy would break it."""
+    if base(op) not in ("to", "_to_copy", "type_as"):
+        return False
+    before, after = node.args[0].meta.get("val"), node.meta.get("val")
+    return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
+
+
 class _Reader:
     """Reads one exported program: its signature names the tensors, its graph becomes steps."""
 
-    def __init__(self, exported: Any) -> None:
-        self.exported = exported
+    def __init__(self, exported: Any, first: Mapping[str, str]) -> None:
+        self.exported, self.first = exported, first
         self.renamed: dict[str, Any] = {}  # FX name -> Ref, or the value of a constant argument
         self.tensors: dict[str, Tensor] = {}
         self.inputs: list[str] = []
@@ -132,11 +152,12 @@ class _Reader:
                     raise ModelError(
                         f"the model holds {spec.target}, a {type(tensor).__name__}; only tensors can be kept"
                     )
-                kept = tensor.detach().clone()
-                self.tensors[spec.target] = (
-                    nn.Parameter(kept, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else kept
-                )
-                self.renamed[name] = Ref(spec.target)
+                target = self.first.get(spec.target, spec.target)
+                self.renamed[name] = Ref(target)
+                if target not in self.tensors:
+                    kept = tensor.detach().clone()
+                    own = isinstance(tensor, nn.Parameter)
+                    self.tensors[target] = nn.Parameter(kept, tensor.requires_grad) if own else kept
         self.inputs = [self._fresh(name) for name in self.inputs]
 
     def _fresh(self, name: str) -> str:
@@ -171,7 +192,7 @@ class _Reader:
             op, args = "batch_norm", (*args[:5], False, *args[5:], False)
             self.norms.append(Ref(self._fresh(node.name)))
         kwargs = {key: mapped(value, self._leaf) for key, value in node.kwargs.items() if key not in _IGNORED}
-        if op.partition(".")[0] in _IDENTITIES:
+        if op.partition(".")[0] in _IDENTITIES or _keeps_dtype(op, node):
             self.renamed[node.name] = args[0]
             return
         name = self._fresh(node.name)

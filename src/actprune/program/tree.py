@@ -52,6 +52,18 @@ def tensor_at(root: nn.Module, name: str) -> Tensor:
     return found
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter or buffer -> the first name of the same tensor (tied weights have several)."""
+    found: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, tensor in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]:
+        names[name] = found.setdefault(id(tensor), name)
+    return names
+
+
 def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     *path, leaf = name.split(".")
     if len(path) > 64 or not all(_NAME.fullmatch(part) for part in (*path, leaf)):

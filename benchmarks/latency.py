@@ -1,0 +1,171 @@
+"""Latency of pruned networks against dense ones, every path, interleaved in one process, one thread.
+
+    python benchmarks/latency.py                  # everything, then docs/results/latency.md
+    python benchmarks/latency.py --only article   # some of the networks
+    python benchmarks/latency.py --report         # only the report, from the figures so far
+
+The fully connected networks on MNIST are trained and pruned first where runs/ does not hold them yet: the real masks
+and the real activations decide what skipping zeros is worth. Two layers of 4096 x 4096, and the channels of LeNet-5 and
+ResNet-20, carry random weights and masks: their latency does not depend on what they compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import founding
+
+RESULTS = Path("docs/results/latency.json")
+BATCHES = (1, 32, 256)
+Case = tuple[nn.Module, dict[str, Tensor], Tensor]
+
+
+def trained(name: str, **changes: Any) -> Callable[[], Case]:
+    """A finished run: its network, masks, and the validation images."""
+
+    def case() -> Case:
+        from actprune.bench import RunConfig, run, shipped
+
+        out = Path("runs/latency") / name
+        if not (out / "summary.json").exists():
+            values = {**founding.TRAINING, "data": "mnist", "method": "activation", "seed": 0, **changes}
+            run(RunConfig(**values), out, overwrite=True, plots=False)
+        found = shipped.read(out)
+        return found.model, found.masks, found.dataset.validation[0][:4096]
+
+    return case
+
+
+def article(of_all: float) -> dict[str, Any]:
+    """The cell of benchmarks/founding.py with the article's sparsity."""
+    sparsity = of_all * founding.ALL / founding.HIDDEN
+    return {"sparsity": sparsity, "options": {"score": "neuron_weight", "scope": "layer"}}
+
+
+def wide(sparsity: float) -> dict[str, Any]:
+    """784-1024-1024-512-10, ten epochs."""
+    options = {"score": "neuron_weight", "scope": "layer"}
+    return {"model": "mlp", "hidden": (1024, 1024, 512), "sparsity": sparsity, "options": options, "max_epochs": 10}
+
+
+def square(fraction: float, *, neurons: bool) -> Callable[[], Case]:
+    """Two layers of 4096 x 4096; inputs with 19 % non-zero."""
+
+    def case() -> Case:
+        generator = torch.Generator().manual_seed(0)
+        model = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 4096))
+        if neurons:
+            kept = torch.rand(4096, generator=generator) >= fraction
+            masks = {"0.weight": kept[:, None].expand(4096, 4096).clone()}
+        else:
+            masks = {name: torch.rand(4096, 4096, generator=generator) >= fraction for name in ("0.weight", "2.weight")}
+        x = torch.rand(512, 4096, generator=generator)
+        return model, masks, x * (torch.rand(x.shape, generator=generator) < 0.19)
+
+    return case
+
+
+def channels(name: str, kept: float) -> Callable[[], Case]:
+    """The first ``kept`` of the channels of every conv, the same on both sides of each sum; the classifier stays."""
+
+    def case() -> Case:
+        from actprune.bench.models import build
+        from actprune.bench.resnet import resnet20
+
+        if name == "resnet-20":
+            model, shape = resnet20((3, 32, 32), 10), (3, 32, 32)
+        else:
+            from actprune.bench import data
+
+            model, shape = build(name, data.load("mnist")), (1, 28, 28)
+        masks = {}
+        for path, module in model.named_modules():
+            last = isinstance(module, nn.Linear) and module.out_features == 10
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and not last:
+                mask = torch.zeros_like(module.weight, dtype=torch.bool)
+                mask[: round(len(mask) * kept)] = True
+                masks[f"{path}.weight"] = mask
+        return model.eval(), masks, torch.rand(512, *shape, generator=torch.Generator().manual_seed(0))
+
+    return case
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "article, 90 % of weights": trained("article-0.9", **article(0.9)),
+    "article, 98.94 % of weights": trained("article-0.9894", **article(founding.HIGH)),
+    "784-1024-1024-512-10, 90 % of weights": trained("wide-0.9", **wide(0.9)),
+    "784-1024-1024-512-10, 99 % of weights": trained("wide-0.99", **wide(0.99)),
+    "2 x 4096x4096, 50 % of neurons": square(0.5, neurons=True),
+    "2 x 4096x4096, 75 % of neurons": square(0.75, neurons=True),
+    "2 x 4096x4096, 90 % of neurons": square(0.9, neurons=True),
+    "2 x 4096x4096, 90 % of weights": square(0.9, neurons=False),
+    "2 x 4096x4096, 99 % of weights": square(0.99, neurons=False),
+    "LeNet-5-Caffe, 50 % of channels": channels("lenet-5-caffe", 0.5),
+    "LeNet-5-Caffe, 75 % of channels": channels("lenet-5-caffe", 0.25),
+    "ResNet-20, 50 % of channels": channels("resnet-20", 0.5),
+    "ResNet-20, 75 % of channels": channels("resnet-20", 0.25),
+}
+
+
+def measured(name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """One line per path and batch size."""
+    from actprune.bench.latency import measure
+    from actprune.compact import compaction
+    from actprune.runtime import prepared
+
+    model, masks, data = CASES[name]()
+    with torch.no_grad():
+        for weight, mask in masks.items():
+            model.get_parameter(weight).masked_fill_(~mask, 0)
+    small = compaction(model, masks, example=data[:2], form="graph").model
+    job = prepared(small, data[:2], threads=1, dense=model)
+    for batch in measure(job, BATCHES, data, seconds):
+        for row in batch.rows:
+            yield {
+                "case": name,
+                "eager_s": batch.eager,
+                "dense_s": batch.dense,
+                "verdict": batch.verdict,
+                **asdict(row),
+            }
+
+
+def machine() -> str:
+    """What it was measured on: ratios differ between machines."""
+    from importlib.metadata import version
+
+    from actprune.bench.environment import cpu_name
+
+    names = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "numba", "mkl")
+    return f"{cpu_name()}, 1 thread; " + ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per network and batch size, about")
+    parser.add_argument("--report", action="store_true", help="only write the report")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = json.loads(RESULTS.read_text())["lines"] if RESULTS.exists() else []
+    for name in [name for name in CASES if options.only in name and not options.report]:
+        lines = [line for line in lines if line["case"] != name] + list(measured(name, options.seconds))
+        best = [line for line in lines if line["case"] == name and line["chosen"]]
+        for line in best:
+            print(f"{name}, batch {line['batch']}: {line['verdict']}", flush=True)
+        RESULTS.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")
+    from latency_report import write
+
+    write(json.loads(RESULTS.read_text()), list(CASES))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""L4: execution paths for what was shipped, and the measurement that picks one."""
+
+from actprune.runtime.accelerate import Accelerated, accelerate, bench_table
+from actprune.runtime.base import Model, Path
+from actprune.runtime.export_onnx import export_onnx
+from actprune.runtime.measure import Timing, measure
+from actprune.runtime.prepare import prepared
+from actprune.runtime.table import Row, speedup, verdict
+
+__all__ = [
+    "Accelerated",
+    "Model",
+    "Path",
+    "Row",
+    "Timing",
+    "accelerate",
+    "bench_table",
+    "export_onnx",
+    "measure",
+    "prepared",
+    "speedup",
+    "verdict",
+]
