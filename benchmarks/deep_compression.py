@@ -30,6 +30,7 @@ NETS: dict[str, dict[str, Any]] = {
     "lenet-5-caffe": {"max_epochs": 20, "batch_size": 64},
 }
 SPARSITIES = {"lenet-300-100": (0.92, 0.96, 0.975), "lenet-5-caffe": (0.92, 0.98)}
+TUNING = {"lenet-300-100": 10, "lenet-5-caffe": 2}  # epochs of each fine-tuning of trained codebooks
 BITS = {"lenet-300-100": 6, "lenet-5-caffe": {"conv1.weight": 8, "conv2.weight": 8, "fc1.weight": 5, "fc2.weight": 5}}
 
 
@@ -43,7 +44,7 @@ def finished(net: str, sparsity: float, seed: int) -> Any:
     return shipped.read(out)
 
 
-def published(found: Any, epochs: int = 5, lr: float = 1e-4) -> dict[str, Any]:
+def published(found: Any, epochs: int = 2, lr: float = 1e-4) -> dict[str, Any]:
     """The paper's codec on the network as it is, neither compacted nor coded better."""
     from actprune.artifact import SharedWeights, build, published, to_bytes
     from actprune.artifact.deep_compression import layer_size
@@ -92,7 +93,8 @@ def ours(found: Any, epochs: int) -> dict[str, Any]:
     }
 
 
-def one(net: str, sparsity: float, seed: int, epochs: int) -> dict[str, Any]:
+def one(net: str, sparsity: float, seed: int) -> dict[str, Any]:
+    epochs = TUNING[net]
     found = finished(net, sparsity, seed)
     dense = sum(4 * tensor.numel() for tensor in found.model.parameters())
     line = {"net": net, "sparsity": sparsity, "seed": seed, "dense_bytes": dense, "tuning_epochs": epochs}
@@ -108,7 +110,6 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--sparsity", type=float, help="only this one")
-    parser.add_argument("--epochs", type=int, default=10, help="of each fine-tuning of trained codebooks")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -120,7 +121,7 @@ def main() -> None:
     for cell in cells if not options.report else []:
         if cell in have or options.only not in cell[0] or options.sparsity not in (None, cell[1]):
             continue
-        line = one(*cell, options.epochs)
+        line = one(*cell)
         with RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(

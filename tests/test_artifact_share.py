@@ -147,7 +147,7 @@ def test_pack_keeps_the_accuracy_and_saves_bytes(tmp_path):
 def test_refining_saves_more_and_every_attempt_is_told():
     model = program(0.4)
     task = Task(model)
-    rough = pack(model, task.evaluate, max_loss=0.05, refine=False)
+    rough = pack(model, task.evaluate, max_loss=0.05, refine=1.0)
     fine = pack(model, task.evaluate, max_loss=0.05)
     assert len(fine.content) <= len(rough.content)
     assert [item.what for item in fine.tried][: len(rough.tried)] == [item.what for item in rough.tried]
@@ -157,7 +157,7 @@ def test_refining_saves_more_and_every_attempt_is_told():
 def test_tuning_is_asked_before_a_shared_precision_is_rejected():
     model = program(0.4)
     task = Task(model)
-    packed = pack(model, task.evaluate, max_loss=0.02, candidates=("shared3", "fp32"), tune=task.tune, refine=False)
+    packed = pack(model, task.evaluate, max_loss=0.02, candidates=("shared3", "fp32"), tune=task.tune, refine=1.0)
     assert task.tuned == 1
     assert [(item.what, item.tuned) for item in packed.tried][:2] == [("shared3", False), ("shared3", True)]
     assert packed.tried[1].accuracy > packed.tried[0].accuracy
@@ -166,7 +166,7 @@ def test_tuning_is_asked_before_a_shared_precision_is_rejected():
 def test_tuned_weights_are_stored_as_they_were_tuned():
     model = program(0.4)
     task = Task(model)
-    packed = pack(model, task.evaluate, max_loss=0.1, candidates=("shared3",), tune=task.tune, refine=False)
+    packed = pack(model, task.evaluate, max_loss=0.1, candidates=("shared3",), tune=task.tune, refine=1.0)
     found = from_bytes(packed.content).tensors()
     assert all(torch.equal(found[name], tensor) for name, tensor in packed.program.state_dict().items())
 
@@ -190,3 +190,17 @@ def test_a_precision_that_does_not_fit_is_passed_over():
     packed = pack(model, lambda _: 1.0, max_loss=0.01, candidates=("fp16", "fp32"))
     assert "do not fit fp16" in packed.tried[0].refused
     assert packed.values["0.bias"] == "fp32"
+
+
+def test_a_tuning_that_diverges_is_told_and_passed_over():
+    model = program(0.4)
+
+    def diverge(tuned, shared):
+        with torch.no_grad():
+            tuned.get_parameter("0.bias").fill_(float("nan"))
+        shared.reassign()
+
+    packed = pack(model, Task(model).evaluate, max_loss=0, candidates=("shared1", "fp32"), tune=diverge, refine=1.0)
+    assert packed.tried[1].tuned
+    assert "NaN" in packed.tried[1].refused
+    assert packed.accuracy == 1

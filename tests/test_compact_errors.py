@@ -103,7 +103,7 @@ def test_models_that_are_no_graph(model, example, message):
 def test_weights_that_are_not_finite(value):
     model = SMALL.make()
     model.fc2.weight.data[1, 2] = value
-    with pytest.raises(ModelError, match="fc2.weight has 1 values that are NaN or infinite"):
+    with pytest.raises(ModelError, match=r"fc2\.weight has 1 values that are NaN or infinite"):
         compact(model, example=SMALL.inputs())
     masks = {"fc2.weight": torch.ones(4, 5, dtype=torch.bool)}
     masks["fc2.weight"][1, 2] = False  # what is masked does not matter

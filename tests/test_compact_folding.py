@@ -66,8 +66,11 @@ class Convs(nn.Module):
 IMAGE = Net(None, ((1, 8, 8),))
 
 
-@pytest.mark.parametrize("pool", [nn.Identity(), nn.AvgPool2d(2), nn.MaxPool2d(3, 1, 1), nn.AdaptiveAvgPool2d(4),
-                                  nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Upsample(scale_factor=2)])  # fmt: skip
+POOLS = [nn.Identity(), nn.AvgPool2d(2), nn.MaxPool2d(3, 1, 1), nn.AdaptiveAvgPool2d(4), nn.Upsample(scale_factor=2),
+         nn.AvgPool2d(3, 1, 1, count_include_pad=False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS)
 def test_through_pooling_and_a_convolution(pool):
     small = compacted(Convs(0, pool), {}, IMAGE).model
     assert shapes(small)["conv1.weight"] == (1, 1, 3, 3)

@@ -34,6 +34,9 @@ def names():
 def test_readme_block(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     space = names()
+    if number == 2:  # goes on where the first one ends
+        exec("import actprune\n" + BLOCKS[0], space)
+        capsys.readouterr()
     exec("import actprune\n" + BLOCKS[number], space)
     printed = capsys.readouterr().out
     if number == 0:
@@ -45,8 +48,13 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
         assert again["pruner"].state.cycle == 5
         assert again["pruner"].state.step > space["pruner"].state.step
     if number == 2:
+        x = space["calibration"][0][0]
+        assert torch.allclose(space["again"](x), space["model"](x), atol=1e-4)
+        assert torch.allclose(space["fast"](x), space["model"](x), atol=1e-4)
+        assert printed.startswith(space["fast"].path)
+    if number == 3:
         assert float(printed.split()[0]) > 0.85
 
 
 def test_the_readme_has_the_examples_this_test_knows():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

@@ -21,6 +21,7 @@ Tune = Callable[[Program, SharedWeights], None]
 CANDIDATES = (
     "shared2", "int3", "shared3", "int4", "shared4", "int5", "shared5", "int6", "shared6", "int8", "fp16", "fp32",
 )  # fmt: skip
+_ROUNDING = 1e-9  # of 0.962 - 0.001
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,15 @@ class _Search:
         self, what: str, kind: str, source: Program, values: dict[str, str], smaller_than: float
     ) -> _Attempt | None:
         """An attempt that is small and accurate enough, tuned if it must be; None if there is none."""
-        try:
-            found = self._attempt(source, values, smaller_than)
-        except ArtifactError as error:
-            self.tried.append(Tried(what, 0, 0.0, False, False, str(error)))
-            return None
-        if found is None:
-            return None
-        good = self._note(what, found, False)
-        if not good and self.tune is not None and Kind.of(kind).family == "shared":
-            found = self._attempt(self._tuned(source, values), values, smaller_than)
-            good = found is not None and self._note(what, found, True)
-        return found if good else None
+        for tuned in (False, True) if self.tune is not None and Kind.of(kind).family == "shared" else (False,):
+            try:
+                found = self._attempt(self._tuned(source, values) if tuned else source, values, smaller_than)
+            except ArtifactError as error:  # it cannot hold the values, or tuning made NaN of them
+                self.tried.append(Tried(what, 0, 0.0, tuned, False, str(error)))
+                return None
+            if found is None or self._note(what, found, tuned):
+                return found
+        return None
 
     def _attempt(self, source: Program, values: dict[str, str], smaller_than: float) -> _Attempt | None:
         """None: it would not be smaller, so that it need not be evaluated."""
@@ -107,16 +105,15 @@ class _Search:
         return _Attempt(source, program, doc, size, values, float(self.evaluate(program)))
 
     def _note(self, what: str, found: _Attempt, tuned: bool) -> bool:
-        good = found.accuracy >= self.least
+        good = found.accuracy >= self.least - _ROUNDING
         self.tried.append(Tried(what, found.bytes, found.accuracy, tuned, good))
         return good
 
     def _tuned(self, source: Program, values: Mapping[str, str]) -> Program:
         program = copy.deepcopy(source)
-        bits = {name: Kind.of(kind).bits for name, kind in values.items() if Kind.of(kind).family == "shared"}
-        shared = SharedWeights(
-            program, {name: width for name, width in bits.items() if name in _trained(program)}, "exact"
-        )
+        kinds = {name: Kind.of(values[name]) for name in _trained(program)}
+        bits = {name: kind.bits for name, kind in kinds.items() if kind.family == "shared"}
+        shared = SharedWeights(program, bits, "exact")
         shared.apply()
         assert self.tune is not None
         self.tune(program, shared)
@@ -131,7 +128,7 @@ def pack(
     max_loss: float,
     candidates: Sequence[str] = CANDIDATES,
     tune: Tune | None = None,
-    refine: bool = True,
+    refine: float = 0.0,
     about: Mapping[str, Any] | None = None,
 ) -> Packed:
     """The smallest file whose accuracy is at most ``max_loss`` below that of ``program``.
@@ -141,7 +138,8 @@ def pack(
     candidates  precisions (see ``save``), from the coarsest to the finest; the first good one is taken for all tensors
     tune        fine-tunes a program whose weights are shared; asked before a shared precision is rejected. It trains
                 the program in place, its optimizer attached to the SharedWeights
-    refine      then coarser precisions for single tensors, the one with most bytes first, as long as that saves bytes
+    refine      then coarser precisions for single tensors, the largest first, as long as that saves bytes: for those
+                that hold at least this fraction of all values (0: all of them, 1: none)
 
     ``program`` is not changed. Raises ArtifactError when no candidate keeps the accuracy, with what was tried.
     """
@@ -155,8 +153,7 @@ def pack(
     before = float(evaluate(program))
     search = _Search(evaluate, tune, about, before - max_loss)
     found = _global(search, program, candidates)
-    if refine:
-        found = _refined(search, found, candidates)
+    found = _refined(search, found, candidates, refine)
     content = to_bytes(found.document)
     return Packed(found.program, found.document, content, found.values, found.accuracy, before, tuple(search.tried))
 
@@ -170,9 +167,9 @@ def _global(search: _Search, program: Program, candidates: Sequence[str]) -> _At
     raise ArtifactError(f"no precision keeps an accuracy of {search.least:.4f} ({tried}); allow more loss, add 'fp32'")
 
 
-def _refined(search: _Search, found: _Attempt, candidates: Sequence[str]) -> _Attempt:
+def _refined(search: _Search, found: _Attempt, candidates: Sequence[str], least: float) -> _Attempt:
     """Greedy: every tensor in turn takes the coarsest precision that saves bytes and keeps the accuracy."""
-    for name in _by_size(found.source):
+    for name in _by_size(found.source, least):
         for kind in candidates:
             if kind == found.values[name]:
                 break
@@ -183,12 +180,14 @@ def _refined(search: _Search, found: _Attempt, candidates: Sequence[str]) -> _At
     return found
 
 
-def _by_size(program: Program) -> list[str]:
+def _by_size(program: Program, least: float) -> list[str]:
+    """Trained tensors, the one with most values first; those with less than a fraction of all values are left out."""
     kept = {
         name: int(tensor.count_nonzero()) for name, tensor in program.tensors().items() if name in _trained(program)
     }
-    return sorted(kept, key=lambda name: -kept[name])
+    few = least * sum(kept.values())
+    return sorted((name for name in kept if least < 1 and kept[name] >= few), key=lambda name: -kept[name])
 
 
-def _trained(program: Program) -> set[str]:
-    return {name for name, item in program.named_parameters(remove_duplicate=False) if item.is_floating_point()}
+def _trained(program: Program) -> list[str]:
+    return [name for name, item in program.named_parameters(remove_duplicate=False) if item.is_floating_point()]

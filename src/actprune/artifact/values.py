@@ -118,7 +118,8 @@ def _pattern(values: Array, name: str) -> Array:
 
 def _from_pattern(symbols: Array, name: str) -> Array:
     if name == "fp16":
-        return symbols.astype(np.uint16).view(np.float16).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            return symbols.astype(np.uint16).view(np.float16).astype(np.float32)
     return (symbols << np.uint32(16 if name == "bf16" else 0)).astype(np.uint32).view(np.float32)
 
 
@@ -188,6 +189,6 @@ def read(cursor: Cursor, kind: Kind, count: int, rows: int) -> Symbols:
 
 
 def _checked(table: Array) -> Array:
-    if not (np.abs(table.astype(np.float64)) <= _LARGEST).all():  # NaN is not either
+    if not np.isfinite(table).all() or float(np.abs(table).max(initial=0)) > _LARGEST:
         raise ArtifactError("a codebook or scale is not a number, or too large")
     return table

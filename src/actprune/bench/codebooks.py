@@ -108,7 +108,14 @@ def fine_tune(
 
 
 def train_shared(
-    program: Program, shared: SharedWeights, train: Pair, *, epochs: int, lr: float, batch_size: int = 128, seed: int = 0
+    program: Program,
+    shared: SharedWeights,
+    train: Pair,
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int = 128,
+    seed: int = 0,
 ) -> None:
     """Deep Compression's own fine-tuning: fixed clusters, each moved by the summed gradient of its weights."""
     x, y = train

@@ -58,6 +58,7 @@ def environment(setup: Setup) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from actprune.artifact import Info, SharedWeights, Tried, inspect, pack, save
+from actprune.artifact.pack import CANDIDATES
 from actprune.bench import shipped
 from actprune.bench.codebooks import fine_tune
 from actprune.bench.evaluate import evaluate
 from actprune.bench.shipped import FinishedRun
 from actprune.program import Program
 
+TRAINED = ("shared2", "shared3", "shared4", "shared5", "shared6", "fp16", "fp32")  # integers are not fine-tuned
 Say = Callable[[str], object]
 
 
@@ -47,11 +49,13 @@ def pack_run(
     seed: int = 0,
     out: Path | None = None,
     say: Say = lambda _: None,
-    refine: bool = True,
+    refine: float = 0.05,
 ) -> PackedRun:
     """Compact, then try coarser and coarser codebooks, each fine-tuned; write the smallest file that is good enough.
 
-    max_loss: a fraction of the validation accuracy (0.001 is a tenth of a point); epochs: of each fine-tuning.
+    max_loss  a fraction of the validation accuracy (0.001 is a tenth of a point)
+    epochs    of each fine-tuning; 0: nothing is trained, only rounded
+    refine    single tensors with at least this fraction of all values are tried coarser than the rest
     """
     small = shipped.small(run).model
     assert isinstance(small, Program)
@@ -60,6 +64,7 @@ def pack_run(
         small,
         lambda program: evaluate(program, run.dataset.validation).accuracy,
         max_loss=max_loss,
+        candidates=TRAINED if epochs else CANDIDATES,
         tune=_tuner(run, small, epochs, seed, say) if epochs else None,
         refine=refine,
         about=run.about(),

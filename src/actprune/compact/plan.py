@@ -48,16 +48,21 @@ def plan(program: Program, inputs: Mapping[str, Tensor], code: Code, *, round_to
     work = copy.deepcopy(program).double()
     doubles = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     made: set[str] = set()
-    count = -1
+    most, fewest = -1, -1
     while True:
         fates = decide(follow(work, doubles, RULES, unknown), code)
         settle(fates, round_to)
         steps = _steps(work, fates, code, round_to)
-        found = int(fates.gone.sum())
-        if found <= count:
+        found, left = int(fates.gone.sum()), _nonzero(work)
+        if found <= most and left == fewest:
             return Plan(work, fates, _keeps(fates), steps, _gathers(fates), frozenset(made))
-        count = found
+        most, fewest = max(found, most), left
         work = _silenced(work, fates, made)
+
+
+def _nonzero(program: Program) -> int:
+    """Weights that are left; biases do not count, for constants move into them."""
+    return sum(int(torch.count_nonzero(tensor)) for tensor in program.tensors().values() if tensor.dim() > 1)
 
 
 def _steps(program: Program, fates: Fates, code: Code, round_to: int) -> list[Step]:

@@ -64,7 +64,9 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             twice = {key: torch.cat([item, item]) for key, item in alone.items()}
             with suppress(Exception):
                 more = {key: twice.get(id(item), item) for key, item in kwargs.items()}
-                return _traced(model, tuple(twice.get(id(item), item) for item in args), more)
+                exported = _traced(model, tuple(twice.get(id(item), item) for item in args), more)
+                if _fixed_batch(exported) is None:
+                    return exported
         return _traced(model, args, kwargs)
     except Exception as error:  # torch.export raises many types; each of them means the same to the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -84,6 +86,17 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         warnings.simplefilter("ignore")
         exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         return exported.run_decompositions({}) if _writes(exported.graph) else exported
+
+
+def _fixed_batch(exported: Any) -> int | None:
+    """The batch size, where the model insists on one."""
+    for node in exported.graph.nodes:
+        if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs and node.meta["val"].dim():
+            size = node.meta["val"].shape[0]
+            number: int | None = size if isinstance(size, int) else size.node.maybe_as_int()
+            if number is not None:
+                return number
+    return None
 
 
 def _writes(graph: Any) -> bool:
@@ -124,7 +137,7 @@ class _Reader:
 
     def program(self, buffers: frozenset[str]) -> Program:
         self._read_signature()
-        batch = self._batch()
+        batch = _fixed_batch(self.exported)
         for node in self.exported.graph.nodes:
             if node.op == "call_function":
                 self._read_call(node)
@@ -165,15 +178,6 @@ class _Reader:
         while name in self.tensors:
             name += "_"
         return name
-
-    def _batch(self) -> int | None:
-        """The batch size, where the model insists on one."""
-        fixed: list[int] = []
-        for node in self.exported.graph.nodes:
-            if node.op == "placeholder" and self.renamed.get(node.name) == Ref(node.name) and node.meta["val"].dim():
-                size = node.meta["val"].shape[0]
-                fixed += [size] if isinstance(size, int) else []
-        return fixed[0] if fixed else None
 
     def _read_call(self, node: Any) -> None:
         op = name_of(node.target)

@@ -58,7 +58,7 @@ class Program(nn.Module):
             values[step.name] = self.run_step(index, values)
             for name in self._dead[index]:
                 del values[name]
-        return mapped(self.result, lambda item: self.value(item, values))
+        return mapped(self.result, lambda item: self._value(item, values))
 
     def structure(self) -> dict[str, Any]:
         """Everything but the tensors, as plain JSON values."""
@@ -101,14 +101,16 @@ class Program(nn.Module):
         """Result of one step, given the values before it."""
         step, path = self.steps[index], self._paths[index]
         if path is not None:
-            return self.get_submodule(path)(self.value(layer_inputs(step), values))
-        args = mapped(step.args, lambda item: self.value(item, values))
-        kwargs = {key: mapped(item, lambda leaf: self.value(leaf, values)) for key, item in (step.kwargs or {}).items()}
+            return self.get_submodule(path)(self._value(layer_inputs(step), values))
+        args = mapped(step.args, lambda item: self._value(item, values))
+        kwargs = {
+            key: mapped(item, lambda leaf: self._value(leaf, values)) for key, item in (step.kwargs or {}).items()
+        }
         if step.op.partition(".")[0] in _MAKERS:
             kwargs["device"] = values[self.inputs[0]].device
         return self._functions[index](*args, **kwargs)
 
-    def value(self, item: Any, values: Mapping[str, Any]) -> Any:
+    def _value(self, item: Any, values: Mapping[str, Any]) -> Any:
         """What an argument stands for: a value, a parameter, a buffer, or itself."""
         if not isinstance(item, Ref):
             return item
@@ -122,8 +124,10 @@ class Program(nn.Module):
                 f"this program takes {', '.join(self.inputs)}; it was called with {len(args)} positional arguments"
                 + (f" and {', '.join(kwargs)}" if kwargs else "")
             )
+        if self.batch is None:  # looking at sizes would fix them where this call is traced
+            return values
         sizes = {len(value) for value in values.values() if isinstance(value, Tensor) and value.dim()}
-        if self.batch is not None and sizes != {self.batch}:
+        if sizes != {self.batch}:
             raise ModelError(f"this program was exported for batches of {self.batch}; found {sorted(sizes)}")
         return values
 

@@ -37,7 +37,7 @@ POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adap
 MIXING = frozenset({"matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax",
                     "log_softmax", "_softmax", "mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm",
                     "cumsum", "argmax", "topk", "triu", "tril", "linalg_vector_norm", "full", "arange", "ones", "zeros",
-                    "full_like", "scalar_tensor", "new_zeros", "new_ones", "index", "gather"})  # fmt: skip
+                    "full_like", "scalar_tensor", "slice_scatter", "select_scatter", "copy", "new_zeros", "new_ones", "index", "gather"})  # fmt: skip
 SIZES = frozenset({"sym_size", "sym_numel"})
 KNOWN = LAYERS | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
 ARITHMETIC: dict[str, Callable[..., Any]] = {

@@ -29,6 +29,8 @@ def grow(
     """
     for path, layer in layers.items():
         parent, leaf = _place(root, path)
+        for name, part in (parent._modules.get(leaf) or Part()).named_children():
+            layer.add_module(name, part)  # layers inside layers may come first
         parent.add_module(leaf, layer)
         _check_shapes(path, layer, tensors)
     for name, tensor in tensors.items():
@@ -69,6 +71,9 @@ def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     if len(path) > 64 or not all(_NAME.fullmatch(part) for part in (*path, leaf)):
         raise ArtifactError(f"{name[:80]!r} cannot be the name of a tensor or layer")
     place = root
+    first = path[0] if path else leaf
+    if first not in root._modules and hasattr(root, first):
+        raise ArtifactError(f"{first!r} is the name of something that every program has itself; rename that layer")
     for part in path:
         if part not in place._modules:
             place.add_module(part, Part())

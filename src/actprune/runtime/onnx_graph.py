@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actprune.engine.quiet import quiet
 from actprune.errors import RuntimePathError
 from actprune.program import Program, chain
-from actprune.program.nodes import mapped
 from actprune.runtime.base import Model
 from actprune.runtime.onnx_chain import chain_model
 
@@ -60,7 +59,7 @@ def _translated(program: Program, example: tuple[Tensor, ...], opset: int) -> An
     try:
         with _silence(), quiet(program):
             made = torch.onnx.export(
-                _Traceable(program), rows, dynamo=True, opset_version=opset, verbose=False, optimize=True,
+                program, rows, dynamo=True, opset_version=opset, verbose=False, optimize=True,
                 input_names=list(program.inputs), output_names=["output"] if single else None,
                 dynamic_shapes={"args": tuple(free)},
             )  # fmt: skip
@@ -72,20 +71,6 @@ def _translated(program: Program, example: tuple[Tensor, ...], opset: int) -> An
     if made is None:
         raise RuntimePathError("torch.onnx returned no model; ship it as an artifact")
     return made.model_proto
-
-
-class _Traceable(nn.Module):
-    """A program without its check of batch sizes: tracing would take what it looks at for a constant."""
-
-    def __init__(self, program: Program) -> None:
-        super().__init__()
-        self.program = program
-
-    def forward(self, *args: Tensor) -> Any:
-        values: dict[str, Any] = dict(zip(self.program.inputs, args, strict=True))
-        for index, step in enumerate(self.program.steps):
-            values[step.name] = self.program.run_step(index, values)
-        return mapped(self.program.result, lambda item: self.program.value(item, values))
 
 
 @contextlib.contextmanager
