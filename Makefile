@@ -16,6 +16,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/actprune run --data digits --threads 1 --out runs/demo --overwrite
+	$(BIN)/actprune pack runs/demo
+	$(BIN)/actprune bench runs/demo/packed.actprune --seconds 0.5
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from actprune import analysis
 from actprune.bench import shipped
 from actprune.bench.predict import example_of
 from actprune.program import Program
@@ -55,6 +57,7 @@ def measure_file(file: str | Path, run: Path | None, sizes: Sequence[int], threa
             "bytes": (before, Path(file).stat().st_size),
             "parameters": (_parameters(dense), _parameters(program)),
             "non-zero weights": (_weights(dense), _kept(program)),
+            "FLOP of one example": (_flop(dense, data[:1], dense=True), _flop(program, data[:1], dense=False)),
         },
         threads,
         origin is not None,
@@ -83,6 +86,31 @@ def _weights(model: nn.Module) -> int:
 
 def _kept(program: Program) -> int:
     return sum(int(torch.count_nonzero(weight)) for weight in program.parameters() if weight.dim() > 1)
+
+
+@torch.no_grad()
+def _flop(model: nn.Module, x: Tensor, *, dense: bool) -> int:
+    """Two for each weight (each non-zero one, unless ``dense``) and output position of Linear and conv layers."""
+    weights: dict[str, Tensor] = {}
+    positions: dict[str, int] = {}
+
+    def seen(name: str, layer: nn.Module) -> Any:
+        def hook(_: nn.Module, __: Any, out: Tensor) -> None:
+            weight = layer.get_parameter("weight")
+            weights[name] = torch.ones_like(weight) if dense else weight
+            positions[name] = positions.get(name, 0) + out.numel() // len(weight)
+
+        return hook
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    handles = [layer.register_forward_hook(seen(name, layer)) for name, layer in layers]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return analysis.flop(weights, positions).total
 
 
 def _bytes(model: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from actprune.cli import options as o
 from actprune.cli import ship, show
 from actprune.cli.problems import errors
 from actprune.cli.progress import Bars, Lines
+from actprune.cli.show_ship import terminal
 from actprune.errors import CheckpointError
 
 app = typer.Typer(
@@ -166,7 +166,7 @@ def _listener(quiet: bool) -> AbstractContextManager[Listener]:
 def _report(results: list[Any], quiet: bool) -> None:
     if quiet:
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal()
     if len(results) == 1:
         show.summary(console, results[0])
     else:

@@ -37,7 +37,7 @@ def compact_command(
         found = shipped.read(run)
         done = shipped.small(found, round_to=round_to, gather=gather)
         path = save(done.model, out or found.folder / shipped.SMALL, about=found.about())
-        show.compacted(Console(), done.report, found.folder / "model.safetensors", path)
+        show.compacted(show.terminal(), done.report, found.folder / "model.safetensors", path)
 
 
 def pack_command(  # noqa: PLR0917
@@ -57,7 +57,7 @@ def pack_command(  # noqa: PLR0917
     with errors(debug, lambda: None):
         from actprune.bench.packing import pack_run
 
-        console = Console(quiet=quiet)
+        console = show.terminal(quiet=quiet)
         with console.status("compacting") as status:
             result = pack_run(
                 shipped.read(run), max_loss=max_loss / 100, epochs=epochs, seed=seed, out=out, say=status.update
@@ -78,7 +78,7 @@ def inspect_command(
         if as_json:
             print(json.dumps(show.as_plain(found), indent=2))
         else:
-            show.inspected(Console(), found)
+            show.inspected(show.terminal(), found)
 
 
 def bench_command(  # noqa: PLR0917
@@ -99,7 +99,7 @@ def bench_command(  # noqa: PLR0917
         sizes = o.numbers("--batches", batches)
         with Console(stderr=True).status("measuring"):
             found = measure_file(file, dense, sizes, threads, seconds)
-        show.benched(Console(), found)
+        show.benched(show.terminal(), found)
 
 
 def predict_command(  # noqa: PLR0917
@@ -114,7 +114,7 @@ def predict_command(  # noqa: PLR0917
     with errors(debug, lambda: None):
         from actprune.bench.predict import predict
 
-        show.predicted(Console(), predict(file, data, threads, batch_size, out))
+        show.predicted(show.terminal(), predict(file, data, threads, batch_size, out))
 
 
 def export_command(
@@ -131,7 +131,7 @@ def export_command(
 
         program, example = example_of(file)
         export_onnx(program, onnx, example)
-        Console().print(f"wrote {onnx}, {onnx.stat().st_size:,} bytes; outputs equal torch's", highlight=False)
+        show.terminal().print(f"wrote {onnx}, {onnx.stat().st_size:,} bytes; outputs equal torch's", highlight=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from actprune.bench.latency import Latency
     from actprune.bench.packing import PackedRun
     from actprune.bench.predict import Prediction
+
+
+def terminal(*, quiet: bool = False) -> Console:
+    """The terminal, as wide as it is; 120 columns where the output goes to a file."""
+    return Console(quiet=quiet, width=None if sys.stdout.isatty() else 120)
+
+
+_STATUS = {"reference only": "for comparison", "wrong": "wrong", "not built": "left out"}
 
 
 def compacted(console: Console, report: CompactReport, before: Path, after: Path) -> None:
@@ -98,13 +107,16 @@ def benched(console: Console, found: Latency) -> None:
             if row.median_s and row.p95_s:
                 against = f"{batch.eager / row.median_s:.2f}x", f"{batch.dense / row.median_s:.2f}x"
                 times = [f"{1e6 * row.median_s:.2f}", f"{1e6 * row.p95_s:.2f}", *against]
-            table.add_row(str(batch.size), row.path, *times, "chosen" if row.chosen else row.reason)
+            table.add_row(str(batch.size), row.path, *times, "chosen" if row.chosen else _STATUS.get(row.status, ""))
         table.add_section()
     console.print(table)
     sizes = _table("size", "", "dense original" if found.has_dense else "dense form", "this file")
     for name, (before, after) in found.sizes.items():
         sizes.add_row(name, f"{before:,}", f"{after:,}")
     console.print(sizes)
+    rows = [row for batch in found.batches for row in batch.rows if row.reason]
+    for path, reason in {row.path: row.reason for row in rows}.items():
+        console.print(f"{path}: {reason}", highlight=False, markup=False)
     for batch in found.batches:
         console.print(Text(f"batch {batch.size}: {batch.verdict}", style="bold"))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,17 +31,42 @@ class Dense:
     columns: Tensor | None = None
 
 
-def chain(program: Program) -> list[Dense] | None:
-    """The layers of a program that is flatten? -> gather? -> linear -> relu -> ... -> linear, else None."""
-    steps = list(program.steps)
+def chain(program: Program, shape: Sequence[int] | None = None) -> list[Dense] | None:
+    """The layers of a program that is flatten? -> gather? -> linear -> relu -> ... -> linear, else None.
+
+    shape: of one example, without the batch axis. A program does not know it, so without it a Linear on sequences or a
+    ``view(-1, 6)`` that makes two rows of each example looks like a chain, too; give it where it is known.
+    """
+    steps = _without_batch_size(program)
     if len(program.inputs) != 1 or not steps or program.result != Ref(steps[-1].name):
         return None
     reads = [program.inputs[0], *(step.name for step in steps[:-1])]
     if any(not step.args or step.args[0] != Ref(name) for step, name in zip(steps, reads, strict=True)):
         return None
-    if steps[0].op in _FLATTENS and _keeps_the_batch(steps[0]):
-        steps = steps[1:]
-    return list(_layers(program, steps)) if _is_chain(steps) else None
+    flat = steps[0].op in _FLATTENS and _keeps_the_batch(steps[0])
+    steps = steps[1:] if flat else steps
+    found = list(_layers(program, steps)) if _is_chain(steps) else None
+    if found is None or shape is None:
+        return found
+    return found if (flat or len(shape) == 1) and _reads(found[0], math.prod(shape)) else None
+
+
+def _without_batch_size(program: Program) -> list[Step]:
+    """The steps, but for the one that asks for the batch size in ``x.view(x.size(0), -1)``."""
+    steps = list(program.steps)
+    if len(steps) > 1 and steps[0].op == "sym_size.int" and steps[0].args == (Ref(program.inputs[0]), 0):
+        size, flatten = Ref(steps[0].name), steps[1]
+        used = [ref for step in steps[1:] for ref in step.refs()].count(size)
+        if flatten.op in _FLATTENS and len(flatten.args) == 2 and flatten.args[1][:1] == [size] and used == 1:
+            return steps[1:]
+    return steps
+
+
+def _reads(layer: Dense, features: int) -> bool:
+    """Whether a first layer can read examples of so many numbers."""
+    if layer.columns is None:
+        return layer.weight.shape[1] == features
+    return bool((layer.columns < features).all())
 
 
 def _keeps_the_batch(step: Step) -> bool:

@@ -124,6 +124,17 @@ def _keeps_dtype(op: str, node: Any) -> bool:
     return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
 
 
+def _plain(result: Any) -> Any:
+    """What the model returns as lists, tuples and dicts. Raises ModelError for containers of other kinds."""
+    if isinstance(result, (list, tuple)):
+        return [_plain(item) for item in result] if isinstance(result, list) else tuple(map(_plain, result))
+    if isinstance(result, Mapping):
+        return {str(key): _plain(item) for key, item in result.items()}
+    if result is not None and not isinstance(result, (Ref, bool, int, float, str)):
+        raise ModelError(f"the model returns a {type(result).__name__}; let it return tensors, lists, tuples or dicts")
+    return result
+
+
 class _Reader:
     """Reads one exported program: its signature names the tensors, its graph becomes steps."""
 
@@ -146,8 +157,8 @@ class _Reader:
         specs = self.exported.graph_signature.output_specs
         if changed := [spec.target for spec in specs if spec.kind.name != "USER_OUTPUT"]:
             raise ModelError(f"the model changes {changed[0]} while it is evaluated; a program cannot do that")
-        flat = [self.renamed.get(spec.arg.name) if hasattr(spec.arg, "name") else spec.arg.value for spec in specs]
-        result = torch.utils._pytree.tree_unflatten(flat, self.exported.call_spec.out_spec)
+        flat = [spec.arg.value if hasattr(spec.arg, "value") else self.renamed[spec.arg.name] for spec in specs]
+        result = _plain(torch.utils._pytree.tree_unflatten(flat, self.exported.call_spec.out_spec))
         extra = frozenset(name for name in self.tensors if name not in dict(self.exported.named_parameters()))
         floats = frozenset(name for name in buffers | extra if name in self.tensors)
         return Program(self.inputs, needed(self.steps, result), result, self.tensors, floats, batch)

@@ -43,7 +43,7 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.steps, self.result, self.batch = tuple(inputs), tuple(steps), result, batch
-        _check(self.inputs, self.steps, result, tensors)
+        _check(self.inputs, self.steps, result, tensors, batch)
         self._functions = [function(step.op) for step in self.steps]
         self._paths = _paths(self.steps)
         layers = {path: layer_of(step, tensors) for step, path in zip(self.steps, self._paths, strict=True) if path}
@@ -137,9 +137,13 @@ def _step(row: Any) -> Step:
     return Step(str(name), str(op), tuple(decoded(args)), decoded(kwargs[0]) if kwargs else None)
 
 
-def _check(inputs: tuple[str, ...], steps: tuple[Step, ...], result: Any, tensors: Mapping[str, Tensor]) -> None:
+def _check(
+    inputs: tuple[str, ...], steps: tuple[Step, ...], result: Any, tensors: Mapping[str, Tensor], batch: int | None
+) -> None:
     """Every name is made once, and before it is read."""
     known = set(tensors) | set(inputs)
+    if batch is not None and (type(batch) is not int or batch < 1):
+        raise ArtifactError(f"a program for batches of {str(batch)[:60]!r} cannot be; batch is a number or left out")
     if not inputs or len(known) != len(tensors) + len(inputs):
         raise ArtifactError("the program has no inputs, or names that mean two things")
     for step in steps:

@@ -1,7 +1,7 @@
 """L2: the operations a program may consist of. Whatever is not listed here is never called.
 
 Names are those of ``torch.ops.aten`` without overload when it is "default" ("linear", "add.Tensor"), and those of
-``operator`` for arithmetic on sizes ("operator.mul"). All are pure, or change activations only.
+``operator`` for arithmetic on sizes ("operator.mul"). All are pure: in-place forms are known, for export rewrites them, not called.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adap
 MIXING = frozenset({"matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax",
                     "log_softmax", "_softmax", "mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm",
                     "cumsum", "argmax", "topk", "triu", "tril", "linalg_vector_norm", "full", "arange", "ones", "zeros",
-                    "full_like", "scalar_tensor", "slice_scatter", "select_scatter", "copy", "new_zeros", "new_ones", "index", "gather"})  # fmt: skip
+                    "full_like", "scalar_tensor", "new_zeros", "new_ones", "index", "gather", "slice_scatter",
+                    "select_scatter", "copy"})  # fmt: skip
 SIZES = frozenset({"sym_size", "sym_numel"})
 KNOWN = LAYERS | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
 ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -63,7 +64,7 @@ def function(op: str) -> Callable[..., Any]:
     name, _, overload = op.partition(".")
     packet = getattr(torch.ops.aten, name, None) if base(op) in KNOWN and name.isidentifier() else None
     found = getattr(packet, overload or "default", None) if (overload or "default").isidentifier() else None
-    if not isinstance(found, torch._ops.OpOverload):
+    if not isinstance(found, torch._ops.OpOverload) or found._schema.is_mutable or op.endswith("."):
         raise ArtifactError(f"operation {op[:60]!r} is not one a program may contain; it was not called")
     return found
 
