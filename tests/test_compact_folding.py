@@ -126,7 +126,7 @@ def test_what_one_removal_frees_the_next_one_takes():
     assert result.model.fc4.bias.tolist() == [6, 6]
 
 
-@pytest.mark.parametrize("name", ["article", "lenet-5", "resnet-20", "mobilenet", "densenet", "transformer", "shared"])
+@pytest.mark.parametrize("name", ["article", "lenet-5", "mobilenet", "transformer", "shared"])
 def test_a_network_that_ignores_its_input_keeps_one_unit_per_layer(name):
     model = NETS[name].make()
     masks = random_masks(model, 2.0, "rows")  # all rows but those of the output layer
@@ -170,7 +170,7 @@ def test_a_scalar_of_the_input_makes_a_constant_vary():
             super().__init__()
             self.fc1, self.fc2 = nn.Linear(4, 3), nn.Linear(3, 2)
             with torch.no_grad():
-                self.fc1.weight[0] = 0
+                self.fc1.weight[0], self.fc1.bias[0] = 0, 1
 
         def forward(self, x):
             return self.fc2(F.relu(self.fc1(x)) * x.abs().mean().exp())

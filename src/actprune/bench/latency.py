@@ -67,12 +67,10 @@ def measure_file(file: str | Path, run: Path | None, sizes: Sequence[int], threa
 def measure(model: Model, sizes: Sequence[int], data: Tensor, seconds: float) -> list[Batch]:
     """Interleaved medians of every path at every batch size; ``seconds`` per batch size, about."""
     found = []
-    for size in sizes:
-        rows = bench_table(model, (size,), data=data.numpy(), min_seconds=seconds / 10)
-        for batch, timed in rows.items():
-            dense = min(row.median_s for row in timed if row.dense and row.median_s)
-            eager = next(row.median_s or dense for row in timed if row.path == "torch eager")
-            found.append(Batch(batch, timed, eager, dense, verdict(timed, model)))
+    for batch, rows in bench_table(model, sizes, data=data.numpy(), min_seconds=seconds / 10).items():
+        dense = min(row.median_s for row in rows if row.dense and row.median_s)
+        eager = next(row.median_s or dense for row in rows if row.path == "torch eager")
+        found.append(Batch(batch, rows, eager, dense, verdict(rows, model)))
     return found
 
 

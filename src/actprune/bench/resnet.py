@@ -39,7 +39,7 @@ class _Block(nn.Module):
 
 
 def resnet20(shape: Sequence[int], classes: int, width: int = 16) -> nn.Module:
-    """Three stages of three blocks, ``width``, ``2 * width`` and ``4 * width`` channels wide, for examples ``(C, H, W)``.
+    """Three stages of three blocks with ``width``, then twice, then four times as many channels, for ``(C, H, W)``.
 
     Where the shape changes the shortcut is a 1x1 convolution with BatchNorm (option B of the paper). Weights of the
     convolutions start as in the paper (He et al., 2015: normal, by the number of outputs). With 3x32x32 images and 10

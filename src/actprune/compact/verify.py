@@ -17,34 +17,34 @@ from actprune.program import Program, export
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}  # relative to the largest output
 
-_NOISE = 16  # examples
+_EXAMPLES, _NOISE = 32, 16  # examples of the given ones that are compared at most, and of noise at least
 
 
 @torch.no_grad()
 def check(
     plan: Plan, masked: Program, small: nn.Module, inputs: Mapping[str, Tensor], keywords: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Compare outputs in float64 and float32, on the example and on noise like it. Largest relative differences.
+    """Compare outputs in float64 and float32, on (32 of) the examples and on noise like them.
+
+    Returns the largest relative differences by dtype.
 
     keywords: the inputs that ``small`` takes by name. Constants moved into the biases of a 16-bit model are rounded as
     its weights are, and so much difference is allowed.
 
     Raises CompactionError naming the first layer that differs, or when the example's outputs are not finite.
     """
+    if masked.batch is None:
+        inputs = {name: value[:_EXAMPLES] if value.dim() else value for name, value in inputs.items()}
     found = {}
-    coarse = max(torch.finfo(tensor.dtype).eps for tensor in small.state_dict().values() if tensor.is_floating_point())
     for dtype, least in TOLERANCE.items():
-        limit = max(least, 4 * coarse)
+        limit = max(least, 4 * _rounding(small))
         one, other = copy.deepcopy(masked).to(dtype).eval(), _in(dtype, small, masked, inputs, keywords)
         worst = 0.0
         for number, values in enumerate(_samples(inputs, dtype, masked.batch)):
             with _layers(one) as seen, _layers(other) as small_seen:
                 expected, got = _flat(one(**values)), _flat(_called(other, values, masked, keywords))
-            if number == 0 and any(bool(tensor.isnan().any()) for tensor in expected):
-                raise CompactionError(
-                    "the masked model itself returns NaN on the example, so nothing can be compared; give an example "
-                    "such as the model was trained on, or look for the layer that makes them"
-                )
+            if number == 0:
+                _refuse_nan(expected)
             worst = max(worst, _difference(expected, got))
             if not worst <= limit:
                 raise CompactionError(
@@ -54,6 +54,20 @@ def check(
                 )
         found[str(dtype).removeprefix("torch.")] = worst
     return found
+
+
+def _rounding(model: nn.Module) -> float:
+    """Relative precision of its coarsest tensor."""
+    floats = (tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point())
+    return max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
+
+
+def _refuse_nan(expected: list[Tensor]) -> None:
+    if any(bool(tensor.isnan().any()) for tensor in expected):
+        raise CompactionError(
+            "the masked model itself returns NaN on the example, so nothing can be compared; give an example such as "
+            "the model was trained on, or look for the layer that makes them"
+        )
 
 
 def _in(

@@ -43,12 +43,12 @@ def chain(program: Program, shape: Sequence[int] | None = None) -> list[Dense] |
     reads = [program.inputs[0], *(step.name for step in steps[:-1])]
     if any(not step.args or step.args[0] != Ref(name) for step, name in zip(steps, reads, strict=True)):
         return None
-    flat = steps[0].op in _FLATTENS and _keeps_the_batch(steps[0])
+    flat = steps[0].op in _FLATTENS and _keeps_the_batch(steps[0], shape)
     steps = steps[1:] if flat else steps
     found = list(_layers(program, steps)) if _is_chain(steps) else None
     if found is None or shape is None:
         return found
-    return found if (flat or len(shape) == 1) and _reads(found[0], math.prod(shape)) else None
+    return found if flat or len(shape) == 1 else None
 
 
 def _without_batch_size(program: Program) -> list[Step]:
@@ -62,18 +62,12 @@ def _without_batch_size(program: Program) -> list[Step]:
     return steps
 
 
-def _reads(layer: Dense, features: int) -> bool:
-    """Whether a first layer can read examples of so many numbers."""
-    if layer.columns is None:
-        return layer.weight.shape[1] == features
-    return bool((layer.columns < features).all())
-
-
-def _keeps_the_batch(step: Step) -> bool:
-    """Whether it flattens everything but axis 0."""
+def _keeps_the_batch(step: Step, shape: Sequence[int] | None) -> bool:
+    """Whether it flattens everything but axis 0; a size that is written down must be that of a whole example."""
     if step.op == "flatten.using_ints":
         return bool(step.arg(1, "start_dim", 0) == 1) and step.arg(2, "end_dim", -1) == -1
-    return len(step.args[1]) == 2
+    sizes = step.args[1]
+    return len(sizes) == 2 and (shape is None or sizes[1] in (-1, math.prod(shape)))
 
 
 def _is_chain(steps: list[Step]) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from actprune.errors import ModelError
 from actprune.program.module import Program
 from actprune.program.nodes import Ref, Step, mapped, refs_in
 from actprune.program.ops import base, is_known, name_of
+from actprune.program.tracing import fixed_batch, traced
 from actprune.program.tree import first_names
 
 _DROPPED = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_async.msg", "sym_constrain_range",
@@ -51,58 +50,8 @@ def export(model: nn.Module, example: Any) -> Program:
     args, kwargs = example_args(example)
     if (not args and not kwargs) or not all(isinstance(item, Tensor) for item in (*args, *kwargs.values())):
         raise ModelError("the model's inputs must be plain tensors; wrap the model in a module that takes tensors only")
-    exported = _exported(model, args, kwargs)
+    exported = traced(model, args, kwargs)
     return _Reader(exported, first_names(model)).program(frozenset(name for name, _ in model.named_buffers()))
-
-
-def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        if alone := {id(item): item for item in (*args, *kwargs.values()) if item.dim() and len(item) == 1}:
-            # A batch of one is taken for a model that takes no other; a batch of two is not.
-            twice = {key: torch.cat([item, item]) for key, item in alone.items()}
-            with suppress(Exception):
-                more = {key: twice.get(id(item), item) for key, item in kwargs.items()}
-                exported = _traced(model, tuple(twice.get(id(item), item) for item in args), more)
-                if _fixed_batch(exported) is None:
-                    return exported
-        return _traced(model, args, kwargs)
-    except Exception as error:  # torch.export raises many types; each of them means the same to the user
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ModelError(
-            f"{type(model).__name__} cannot be turned into a graph: {type(error).__name__}: {first}; models whose "
-            "control flow depends on values cannot be compacted or shipped without their class"
-        ) from error
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    dynamic = torch.export.Dim.AUTO
-    shapes = tuple({0: dynamic} if item.dim() else None for item in (*args, *kwargs.values()))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-        return exported.run_decompositions({}) if _writes(exported.graph) else exported
-
-
-def _fixed_batch(exported: Any) -> int | None:
-    """The batch size, where the model insists on one."""
-    for node in exported.graph.nodes:
-        if node.op == "placeholder" and node.name in exported.graph_signature.user_inputs and node.meta["val"].dim():
-            size = node.meta["val"].shape[0]
-            number: int | None = size if isinstance(size, int) else size.node.maybe_as_int()
-            if number is not None:
-                return number
-    return None
-
-
-def _writes(graph: Any) -> bool:
-    """Whether any call overwrites a tensor: later readers of that tensor would then read something else."""
-    calls = (name_of(node.target) for node in graph.nodes if node.op == "call_function")
-    return any(op.partition(".")[0].endswith("_") for op in calls)
 
 
 def needed(steps: Sequence[Step], result: Any) -> list[Step]:
@@ -148,7 +97,7 @@ class _Reader:
 
     def program(self, buffers: frozenset[str]) -> Program:
         self._read_signature()
-        batch = _fixed_batch(self.exported)
+        batch = fixed_batch(self.exported)
         for node in self.exported.graph.nodes:
             if node.op == "call_function":
                 self._read_call(node)

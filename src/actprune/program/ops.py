@@ -1,7 +1,8 @@
 """L2: the operations a program may consist of. Whatever is not listed here is never called.
 
 Names are those of ``torch.ops.aten`` without overload when it is "default" ("linear", "add.Tensor"), and those of
-``operator`` for arithmetic on sizes ("operator.mul"). All are pure: in-place forms are known, for export rewrites them, not called.
+``operator`` for arithmetic on sizes ("operator.mul"). All are pure: in-place forms are known, because export rewrites
+them, but they are never called.
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ def compacted(model: Model, path: Path) -> Program:
     return model.small
 
 
-def layers(program: Program) -> list[Dense]:
-    """The fully connected layers of a chain. Raises RuntimePathError for anything else."""
-    found = chain(program)
+def layers(model: Model) -> list[Dense]:
+    """The fully connected layers of the small program. Raises RuntimePathError unless it is a chain of them."""
+    found = chain(model.small, model.example.shape[1:])
     if found is None:
         raise RuntimePathError("not a chain of fully connected layers")
     return found
@@ -99,7 +99,7 @@ def matrices(model: Model) -> list[tuple[Array, Array, bool]]:
     sparse kernels read memory without looking.
     """
     found, width = [], features(model)
-    for layer in layers(model.small):
+    for layer in layers(model):
         weight = _wide(layer, width)
         bias = np.zeros(len(weight), np.float32) if layer.bias is None else _float32(layer.bias)
         if weight.shape[1] != width or bias.shape != weight.shape[:1] or not weight.size:

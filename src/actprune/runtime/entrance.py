@@ -19,7 +19,7 @@ def entrance(program: Program, shape: tuple[int, ...]) -> tuple[Array, Fill]:
     For a chain ``bound`` is ``(batch, features that the first layer reads)``. Gathering them here takes a tenth of the
     time of a Gather inside onnxruntime. Raises RuntimePathError when the program reads features that do not exist.
     """
-    layers, copy = chain(program), np.copyto
+    layers, copy = chain(program, shape[1:]), np.copyto
     source = np.zeros(shape, np.float32)
     if layers is None:
         return source, lambda x: copy(source, x)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 SAMPLE = 100e-6  # seconds one sample should last: a clock's own cost and its steps vanish in it
-FEWEST, MOST = 15, 2000  # rounds
+FEWEST, MOST = 5, 2000  # rounds
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def measure(
 
     runs         by name; called with one input
     inputs       at least one
-    min_seconds  time to spend per callable, on average; 15 rounds are taken whatever they last
+    min_seconds  time to spend per callable, on average; 5 rounds are taken whatever they last
 
     Raises ValueError without inputs, and whatever a callable raises.
     """

@@ -29,11 +29,12 @@ def onnx_bytes(program: Program, example: tuple[Tensor, ...], opset: int = OPSET
     makes of an input, already flat and gathered. Raises RuntimePathError when torch.onnx cannot
     translate the program or the result is larger than the 2 GB a protobuf may have.
     """
-    layers = chain(program)
+    shape = tuple(example[0].shape[1:])
+    layers = chain(program, shape)
     if layers is None:
         model = _translated(program, example, opset)
     else:
-        shape = (layers[0].weight.shape[1],) if bare else tuple(example[0].shape[1:])
+        shape = (layers[0].weight.shape[1],) if bare else shape
         layers = [replace(layers[0], columns=None), *layers[1:]] if bare else layers
         model = chain_model(program.inputs[0], shape, layers, opset)
     try:

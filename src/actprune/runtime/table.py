@@ -71,7 +71,7 @@ def verdict(rows: Sequence[Row], model: Model) -> str:
 
 
 def _advice(model: Model) -> str:
-    if chain(model.small) is None and _scattered_zeros(model.small) > 0.3:
+    if chain(model.small, model.example.shape[1:]) is None and _scattered_zeros(model.small) > 0.3:
         return "; no runtime gains from scattered zeros in such layers: remove whole channels or neurons for speed"
     return ""
 

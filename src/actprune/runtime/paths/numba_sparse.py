@@ -39,7 +39,7 @@ class NumbaSparse:
     def build(self, model: Model) -> Run:
         """The callable. Raises RuntimePathError when the program is no such chain, or without numba."""
         required("numba", self)
-        chain, width = layers(model.small), features(model)
+        chain, width = layers(model), features(model)
         _check(self.name, chain, width)
         kernel, plan = compiled(model.example.ndim, model.threads > 1), Plan(chain, width)
         run = _callable(kernel, plan, model.example.shape[1:], max(model.threads, 1))
