@@ -34,7 +34,11 @@ Download = Annotated[
 ]
 Model = Annotated[
     str | None,
-    field(DATA, "model", "article, lenet-300-100, lenet-5-caffe, mlp (with --hidden), or package.module:factory."),
+    field(
+        DATA,
+        "model",
+        "article, lenet-300-100, lenet-5-caffe, resnet-20, mlp (with --hidden), or package.module:factory.",
+    ),
 ]
 Hidden = Annotated[str | None, field(DATA, "hidden", "Sizes of the hidden layers, such as 300,200,100.")]
 Init = Annotated[str | None, field(DATA, "init", "Initial weights: glorot (Keras' default) or torch.")]
