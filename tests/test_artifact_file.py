@@ -258,3 +258,13 @@ def test_programs_with_two_outputs_are_kept(tmp_path):
     found = load(save(export(model, torch.zeros(2, 4)), tmp_path / "two"))
     x = torch.randn(3, 4)
     torch.testing.assert_close(found(x), model(x))
+
+
+def test_coarser_values_of_a_float64_model_are_refused_and_not_ignored(tmp_path):
+    model = torch.nn.Linear(3, 2).double()
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    with pytest.raises(ArtifactError, match=r"float64.*model\.float\(\)"):
+        save(model, tmp_path / "net.actprune", example=x, values="int8")
+    assert not (tmp_path / "net.actprune").exists()
+    save(model, tmp_path / "net.actprune", example=x)
+    assert torch.equal(load(tmp_path / "net.actprune")(x), model(x))

@@ -263,3 +263,9 @@ def test_a_gap_out_of_the_tensor():
 
 def test_data_that_nobody_asked_for():
     refused(lying([], raw=b"12345"), "does not mention")
+
+
+@pytest.mark.parametrize("rows", [2**20, 2**24, 2**26, 2**39])
+def test_scales_for_rows_without_cells(rows):
+    """An axis of length 0 does not make the rows free: int8row has a scale for each."""
+    refused(lying([Spec("w", (rows, 0), "coded-all", "int8row")], b"\0" * 64), "too long|damaged or hostile|the limit")

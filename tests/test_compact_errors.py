@@ -40,10 +40,26 @@ def test_no_example():
         compact(SMALL.make())
 
 
-@pytest.mark.parametrize("options", [{"form": "modul"}, {"round_to": 0}])
+@pytest.mark.parametrize("options", [{"form": "modul"}, {"round_to": 0}, {"round_to": 2.5}, {"round_to": "8"}])
 def test_senseless_options(options):
-    with pytest.raises(CompactionError, match="use form='module' or 'graph' and round_to >= 1"):
+    with pytest.raises(CompactionError, match="round_to >= 1"):
         compact(SMALL.make(), example=SMALL.inputs(), **options)
+
+
+def test_arguments_of_the_wrong_kind():
+    with pytest.raises(CompactionError, match="takes a model"):
+        compact("net.pt", example=SMALL.inputs())
+    with pytest.raises(CompactionError, match=r"state is a Net; give pruner\.state"):
+        compact(SMALL.make(), SMALL, example=SMALL.inputs())
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [(torch.zeros(4, 7), r"fails on the example itself, of shape \(4, 7\)"), (torch.zeros(0, 6), "example is empty")],
+)
+def test_an_example_that_does_not_fit_is_what_is_blamed(example, message):
+    with pytest.raises(ModelError, match=message):
+        compact(SMALL.make(), example=example)
 
 
 def test_a_graph_cannot_take_the_place_of_a_class():
@@ -89,7 +105,7 @@ class Unusual(nn.Module):
         (Unusual(), torch.randn(3, 6), "the model calls linalg_svdvals.*which a program may not contain"),
         (mlp(6, 3), "text", "an example is a tensor or a tuple of positional arguments; got a str"),
         (mlp(6, 3), (torch.randn(3, 6), 2), "inputs must be plain tensors"),
-        (mlp(6, 3), torch.randn(3, 7), "Sequential cannot be turned into a graph: RuntimeError"),
+        (mlp(6, 3), torch.randn(3, 7), "Sequential fails on the example itself, of shape .*RuntimeError"),
     ],
 )
 def test_models_that_are_no_graph(model, example, message):

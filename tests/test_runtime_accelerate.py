@@ -231,7 +231,7 @@ def test_bench_table_has_rows_per_batch_and_cycles_through_the_data(use):
 
     use(TorchEager(), Watching("watching"))
     model = prepared(mlp(6, 3), inputs(2, 6))
-    table = bench_table(model, (1, 4), data=inputs(8, 6), min_seconds=0.01)
+    table = bench_table(model, (1, 4), data=inputs(8, 6), min_seconds=0.1)
     assert list(table) == [1, 4]
     assert all(row.batch == batch and row.median_s > 0 for batch, rows in table.items() for row in rows)
     assert sum(row.chosen for row in table[4]) == 1
@@ -258,3 +258,14 @@ def test_a_saved_file_runs_like_the_model_that_was_saved(tmp_path, use):
     path = save(program_of(net, x), tmp_path / "net.actprune")
     close(quick(path, x)(x), exact(net, x))
     assert {row.status for row in quick(str(path), x, dense=net).table} == {"ok"}
+
+
+def test_several_inputs_are_refused_in_words():
+    with pytest.raises(RuntimePathError, match="one array"):
+        accelerate(mlp(6, 3), (torch.zeros(2, 6), torch.zeros(2, 5)))
+
+
+def test_batch_sizes_are_checked_before_anything_is_built(use):
+    use(TorchEager())
+    with pytest.raises(RuntimePathError, match="batch sizes must be positive; got 0"):
+        bench_table(prepared(mlp(6, 3), inputs(2, 6)), (1, 0))

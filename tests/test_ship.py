@@ -147,3 +147,42 @@ def test_inputs_that_do_not_fit_are_refused(finished, tmp_path):
     assert "(7,)" in text
     assert "(1, 8, 8)" in text
     assert "--onnx" in plain(call("export", finished[0] / "model.actprune").output)
+
+
+@pytest.mark.parametrize("array", [np.array(1.0), np.array(["a"]), np.array([1j]), None])
+def test_npy_files_without_numbers_are_refused(finished, tmp_path, array):
+    (tmp_path / "x.npy").touch()
+    if array is not None:
+        np.save(tmp_path / "x.npy", array)
+    result = call("predict", finished[0] / "model.actprune", "--data", tmp_path / "x.npy")
+    assert result.exit_code == 2, result.output
+    assert result.output.startswith("error:")
+
+
+def test_file_names_are_not_markup_and_folders_are_not_files(finished, tmp_path):
+    odd = tmp_path / "a[" / "b].actprune"
+    odd.parent.mkdir()
+    shutil.copy(finished[0] / "model.actprune", odd)
+    assert call("inspect", odd).exit_code == 0
+    result = call("compact", finished[0], "--out", ".")
+    assert result.exit_code == 2, result.output
+    assert "Is a directory" in result.output
+
+
+@pytest.mark.parametrize("shape", [None, 5, ["a"], [2.5], [-1], [0], [[3]], [2**40], [2**20, 2**20]])
+def test_shapes_that_no_input_has_are_refused(tmp_path, shape):
+    """A shape comes from the file: no memory is asked for because of it."""
+    model = torch.nn.Linear(3, 2)
+    actprune.save(model, tmp_path / "x.actprune", example=torch.randn(2, 3), about={"shape": shape})
+    result = call("export", tmp_path / "x.actprune", "--onnx", tmp_path / "x.onnx")
+    assert result.exit_code == 2, result.output
+    assert "does not say what shape" in plain(result.output)
+
+
+def test_a_file_cannot_speak_to_the_terminal(tmp_path):
+    about = {"method": "\x1b[31m[/x]", "\x07bell": 1}
+    actprune.save(torch.nn.Linear(3, 2), tmp_path / "x.actprune", example=torch.randn(2, 3), about=about)
+    output = call("inspect", tmp_path / "x.actprune").output
+    assert "?[31m[/x]" in output
+    assert "\x1b[31m" not in output
+    assert "\x07" not in output

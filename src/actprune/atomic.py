@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ def write_bytes(path: Path, content: bytes, error: Callable[[Path, OSError], Act
 
     error: makes the exception to raise when the system refuses (no permission, full disk); the old file is untouched.
     """
+    if not path.name:  # "." and "/", which pathlib refuses to put a file beside
+        raise error(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
     beside = path.with_name(f".{path.name}.tmp")  # a fixed name: a leftover is overwritten by the next attempt
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

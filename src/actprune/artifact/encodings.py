@@ -87,7 +87,10 @@ def work(spec: Spec) -> int:
     if not spec.encoding.startswith("coded"):
         return 0
     where = positions.work(spec.grid) if spec.encoding == "coded" else 0
-    return where + (spec.numel * max(1, Kind.of(spec.kind).bits // 8) if spec.has_values else 0)
+    if not spec.has_values:
+        return where
+    kind = Kind.of(spec.kind)
+    return where + spec.numel * max(1, kind.bits // 8) + 2 * kind.tables(spec.rows)
 
 
 def size(spec: Spec, parts: Parts) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,10 @@ def check(specs: Sequence[Spec], file_bytes: int, max_bytes: int) -> None:
     Tensors may take ``max_bytes``, and 64 MiB or 16,384 times the file's length, whichever is more; decoding may take
     about as long as a tensor of average emptiness takes for that many bytes.
     """
-    declared = sum(max(spec.numel * DTYPES[spec.dtype].itemsize, spec.extent) for spec in specs)
+    # An axis of length 0 must not hide the others: a scale for every row is read all the same.
+    cells = [math.prod(max(length, 1) for length in spec.shape) for spec in specs]
+    sizes = (count * DTYPES[spec.dtype].itemsize for spec, count in zip(specs, cells, strict=True))
+    declared = sum(max(size, spec.extent) for size, spec in zip(sizes, specs, strict=True))
     if declared > max_bytes:
         raise ArtifactError(
             f"the file declares tensors of {declared} bytes; the limit is {max_bytes}. If you trust it, load it with a "

@@ -79,6 +79,8 @@ def precisions(program: Program, values: str | Mapping[str, str]) -> dict[str, s
         asked = values if isinstance(values, str) else values.get(name, "fp32")
         coarse = Kind.of(asked).family != "float"
         given = isinstance(values, Mapping) and name in values
+        if asked != "fp32" and tensor.dtype == torch.float64:  # stored as it is, so anything coarser would be ignored
+            raise ArtifactError(f"{name} is float64, which is only stored exactly; use model.float() for {asked}")
         found[name] = _for_buffer(tensor) if coarse and name not in trained and not given else asked
     return found
 

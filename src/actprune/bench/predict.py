@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from actprune.bench import data
 from actprune.errors import ArtifactError, DataError
 from actprune.program import Program
 from actprune.runtime import accelerate
+
+_LARGEST = 1 << 28  # numbers in one example: 1 GiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,17 @@ class Prediction:
 def example_of(file: str | Path, batch: int = 2) -> tuple[Program, Tensor]:
     """The program in a file, and random inputs of the shape it was stored for. Raises ArtifactError."""
     program, about = load(file), inspect(file).about
-    if not isinstance(program, Program) or "shape" not in about:
+    shape = about.get("shape")
+    if not isinstance(program, Program) or not _is_shape(shape):
         raise ArtifactError(f"{file} does not say what shape its inputs have; save it with about={{'shape': [...]}}")
     generator = torch.Generator().manual_seed(0)
-    return program, torch.rand(batch, *about["shape"], generator=generator)
+    return program, torch.rand(batch, *shape, generator=generator)
+
+
+def _is_shape(found: Any) -> TypeGuard[list[int]]:
+    """Whether it is the shape of an example that fits into memory: it comes from a file."""
+    lengths = isinstance(found, list) and len(found) <= 16 and all(type(n) is int and 0 < n < 1 << 28 for n in found)
+    return lengths and math.prod(found) <= _LARGEST
 
 
 def predict(file: str | Path, source: str, threads: int, batch_size: int, out: Path | None) -> Prediction:
@@ -61,8 +71,11 @@ def _inputs(source: str) -> tuple[Tensor, Tensor | None]:
         return data.load(source).test
     try:
         found = np.load(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source} cannot be read: {error}; expected an array of inputs (N, *shape)") from error
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{source} cannot be read: {reason}; expected an array of inputs (N, *shape)") from error
+    if not isinstance(found, np.ndarray) or found.ndim == 0 or found.dtype.kind not in "fiub":
+        raise DataError(f"{source} does not hold an array of real numbers (N, *shape); save one with numpy.save")
     scale = 255 if found.dtype == np.uint8 else 1
     x = torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)) / scale
     if not len(x) or not bool(torch.isfinite(x).all()):

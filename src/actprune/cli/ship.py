@@ -131,7 +131,9 @@ def export_command(
 
         program, example = example_of(file)
         export_onnx(program, onnx, example)
-        show.terminal().print(f"wrote {onnx}, {onnx.stat().st_size:,} bytes; outputs equal torch's", highlight=False)
+        show.terminal().print(
+            f"wrote {onnx}, {onnx.stat().st_size:,} bytes; outputs equal torch's", highlight=False, markup=False
+        )
 
 
 def register(app: typer.Typer) -> None:

@@ -73,14 +73,16 @@ def inspected(console: Console, found: Info) -> None:
     """One row per tensor, and where it all comes from."""
     table = _table(str(found.path), "tensor", "shape", "kept", "encoding", "values", "bytes")
     for row in found.tensors:
-        table.add_row(row.name, _shape(row.shape), f"{row.kept:,}", row.encoding, row.values, f"{row.bytes:,.0f}")
+        table.add_row(
+            _told(row.name), _shape(row.shape), f"{row.kept:,}", row.encoding, row.values, f"{row.bytes:,.0f}"
+        )
     table.add_section()
     table.add_row("header", "", "", "", "", f"{found.header_bytes:,.0f}")
     table.add_row("whole file", "", "", "", "", f"{found.bytes:,}")
     console.print(table)
     for key, value in found.about.items():
         if not isinstance(value, dict):
-            console.print(f"{key}: {value}", highlight=False, markup=False)
+            console.print(_told(f"{key}: {value}"))
     console.print(
         f"in memory {found.dense_bytes:,} bytes; entropy bound {found.bound.bytes:,.0f} bytes; the digest is right",
         highlight=False,
@@ -130,10 +132,15 @@ def predicted(console: Console, found: Prediction) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title)
+    table = Table(title=Text(title))  # paths may hold what looks like markup
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right")
     return table
+
+
+def _told(words: str) -> Text:
+    """What a file says of itself: no markup, and nothing that steers a terminal."""
+    return Text("".join(char if char.isprintable() else "?" for char in words))
 
 
 def _shape(shape: tuple[int, ...] | list[int]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -46,12 +44,6 @@ class Classes:
         count = len(self._parent)
         for pair in torch.unique(left.reshape(-1) * count + right.reshape(-1)).tolist():
             self._join(*divmod(pair, count))
-
-    def join_all(self, members: Iterable[int]) -> None:
-        """All of them must go together."""
-        first, *rest = members
-        for other in rest:
-            self._join(first, other)
 
     def pin(self, members: Tensor) -> None:
         """None of them may go."""

@@ -46,6 +46,7 @@ def compaction(
     verify: bool = True,
 ) -> Compaction:
     """``compact`` with its report and the pruning state of the small model. See ``compact`` for the arguments."""
+    _check_kinds(model, state, round_to)
     own = unwrap(model)
     _check_options(own, form, round_to, inplace)
     held = names_held(optimizer, own) if optimizer is not None else {}
@@ -123,6 +124,15 @@ def _example(model: nn.Module, state: Any, example: Any) -> Any:
             "compact() follows one input through the model, and none is known; give example=, such as the first batch"
         )
     return known
+
+
+def _check_kinds(model: Any, state: Any, round_to: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise CompactionError(f"compact() takes a model (nn.Module); got a {type(model).__name__}")
+    if state is not None and not isinstance(state, (PruneState, Mapping)):
+        raise CompactionError(f"state is a {type(state).__name__}; give pruner.state, masks by weight name, or nothing")
+    if isinstance(round_to, bool) or not isinstance(round_to, int):
+        raise CompactionError(f"round_to={round_to!r}: use a whole number, round_to >= 1")
 
 
 def _check_options(model: nn.Module, form: str, round_to: int, inplace: bool) -> None:

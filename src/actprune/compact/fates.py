@@ -96,6 +96,10 @@ def _takes(flow: Flow, reader: Reader, sent: Tensor, code: Code) -> bool:
     if reader.bias in flow.elements or (reader.bias is None and not code.takes_bias(flow.program, reader.weight)):
         return False
     others = [other for other in flow.readers if other.slot == reader.slot]
+    if reader.bias is not None:
+        uses = [ref for step in flow.program.steps for ref in step.refs() if ref.name == reader.bias]
+        if len(uses) != len(others):  # it is also that of a layer that reads every channel for itself
+            return False
     return all(
         other.weight == reader.weight and torch.equal(other.constant[sent], reader.constant[sent]) for other in others
     )

@@ -30,10 +30,6 @@ class Seen:
     varies: Tensor
     ids: Tensor
 
-    def through(self, move: Callable[[Tensor], Tensor]) -> Seen:
-        """The same movement applied to all three."""
-        return Seen(move(self.value), move(self.varies), move(self.ids))
-
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -146,12 +142,18 @@ def _seen(items: Any) -> Iterator[Seen]:
             yield from _seen(item)
 
 
+def counts(flow: Flow, step: Step) -> bool:
+    """Whether it computes with a size itself. Only the batch's is not a plain number, and that may be any."""
+    items = (*step.args, *(step.kwargs or {}).values())
+    return any(isinstance(item, Ref) and isinstance(flow.see(item), int) for item in items)
+
+
 def unknown(flow: Flow, index: int, step: Step) -> Any:
     """Nothing is assumed: whatever goes in must stay, and all that comes out depends on all of it."""
     seen = read(flow, step)
     for one in seen:
         flow.classes.pin(one.ids)
-    varies = any(bool(one.varies.any()) for one in seen)
+    varies = counts(flow, step) or any(bool(one.varies.any()) for one in seen)
     return pinned(run(flow, step), varies)
 
 
@@ -179,5 +181,14 @@ def follow(program: Program, inputs: Mapping[str, Tensor], rules: Mapping[str, R
         flow.values[name] = Seen(tensor, torch.ones_like(tensor, dtype=torch.bool), ids)
     for index, step in enumerate(program.steps):
         rule = rules.get(step.op) or rules.get(base(step.op), default)
-        flow.values[step.name] = rule(flow, index, step)
+        flow.values[step.name] = _doubled(rule(flow, index, step))
     return flow
+
+
+def _doubled(found: Any) -> Any:
+    """A result in float64, whatever precision the program itself converts to (``x.float()`` of a byte)."""
+    if isinstance(found, list):
+        return [_doubled(one) for one in found]
+    if isinstance(found, Seen) and found.value.is_floating_point():
+        return Seen(found.value.double(), found.varies, found.ids)
+    return found

@@ -58,6 +58,9 @@ def batch_norm(flow: Flow, index: int, step: Step) -> Any:
     for item in step.args[1:5]:
         if isinstance(item, Ref):
             flow.classes.join(flow.axis(item, 0).expand_as(channels), channels)
+    if step.arg(5, "training"):  # by the statistics of the batch: every position depends on all the others
+        varies = seen.varies.transpose(0, 1).flatten(1).any(1)
+        return Seen(out, varies.reshape(-1, *[1] * (out.dim() - 2)).expand(out.shape), seen.ids)
     return Seen(out, seen.varies, seen.ids)
 
 

@@ -50,6 +50,8 @@ def pad(flow: Flow, index: int, step: Step) -> Any:
     if any(isinstance(size, Ref) or size < 0 for size in sizes):
         return unknown(flow, index, step)
     ids = seen.ids
+    if mode != "constant" and any(differs(ids, -1 - axis) for axis in range(len(sizes) // 2)):
+        return unknown(flow, index, step)  # channels that repeat others
     for number, sides in enumerate(zip(sizes[::2], sizes[1::2], strict=True)):
         ids = _widened(flow, ids, ids.dim() - 1 - number, sides)
     how = [mode] if step.op == "pad" else []

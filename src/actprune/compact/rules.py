@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from actprune.compact.classes import EXTERNAL, PINNED
-from actprune.compact.flow import Flow, Rule, Seen, differs, plain, read, run, unknown
+from actprune.compact.flow import Flow, Rule, Seen, counts, differs, plain, read, run, unknown
 from actprune.compact.layer_rules import batch_norm, conv, linear, prelu
 from actprune.compact.moves import MOVES, gather, move, pad, squeeze
 from actprune.program import Step
 from actprune.program.ops import POINTWISE, base, function
 
 REDUCES = frozenset({"mean", "sum", "amax", "amin", "softmax", "log_softmax", "_softmax"})
+_COUNTING = frozenset({"sum", "softmax", "log_softmax", "_softmax"})  # of a constant: another for every batch size
 POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
                    "adaptive_max_pool1d", "adaptive_max_pool2d", "upsample_nearest2d"})  # fmt: skip
 
@@ -39,7 +40,7 @@ def pointwise(flow: Flow, index: int, step: Step) -> Any:
     if base(step.op) == "mul" and len(seen) == 2:
         varies = _product_varies(seen[0], seen[1])
     else:
-        varies = torch.zeros(out.shape, dtype=torch.bool)
+        varies = torch.full(out.shape, counts(flow, step))
         for one in seen:
             varies = varies | one.varies
     return Seen(out, varies.expand(out.shape), ids)
@@ -80,6 +81,8 @@ def reduce(flow: Flow, index: int, step: Step) -> Any:
     if any(differs(seen.ids, axis) for axis in axes):
         return unknown(flow, index, step)
     varies, ids = seen.varies, seen.ids
+    if 0 in axes and base(step.op) in _COUNTING and flow.program.batch is None:
+        varies = torch.ones_like(varies)
     for axis in axes:
         varies, ids = varies.any(axis, keepdim=True), ids.narrow(axis, 0, 1)
     if out.dim() == seen.ids.dim():
@@ -90,8 +93,9 @@ def reduce(flow: Flow, index: int, step: Step) -> Any:
 
 
 def pool(flow: Flow, index: int, step: Step) -> Any:
-    """Windows over positions: all positions of a channel belong to one class."""
-    out, seen = run(flow, step), flow.see(step.args[0])
+    """Windows over positions: all positions of a channel belong to one class. Adaptive maxima also say where."""
+    found, seen = run(flow, step), flow.see(step.args[0])
+    out = found[0] if isinstance(found, tuple) else found
     dims = int(step.op.partition(".")[0][-2])
     flat = seen.ids.flatten(-dims)
     if differs(flat, flat.dim() - 1):
@@ -100,7 +104,9 @@ def pool(flow: Flow, index: int, step: Step) -> Any:
     changed = function(step.op)(
         seen.varies.double(), *plain(flow, step.args[1:]), **plain(flow, dict(step.kwargs or {}))
     )
-    return Seen(out, changed > 0, ids)
+    if isinstance(found, tuple):
+        return [Seen(one, changed[0] > 0, ids) for one in found]
+    return Seen(out, changed != 0, ids)
 
 
 def product(flow: Flow, index: int, step: Step) -> Any:
@@ -121,11 +127,13 @@ def attention(flow: Flow, index: int, step: Step) -> Any:
     seen = [flow.see(item) for item in step.args[:3]]
     out, values = run(flow, step), seen[2]
     rest = [one for one in read(flow, step)[3:] if one.value.dim()]
-    if min(one.ids.dim() for one in seen) < 3:
+    if min(one.ids.dim() for one in seen) < 3 or step.arg(7, "enable_gqa", False):  # heads that share keys
         return unknown(flow, index, step)
     for one in rest:
         flow.classes.pin(one.ids)
     uniform = ~values.varies.any(-2, keepdim=True) & (values.value == values.value[..., :1, :]).all(-2, keepdim=True)
+    if any(bool(one.varies.any()) for one in rest):  # a mask that may exclude every key: zeros, then
+        uniform = torch.zeros_like(uniform)
     return Seen(out, ~uniform.expand(out.shape), _one_class_each(flow, seen, out))
 
 

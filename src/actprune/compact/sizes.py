@@ -96,7 +96,9 @@ _ENDS = (("start", 0), ("end", None))
 def _position(value: object, length: int, default: int | None) -> object:
     if value is None:
         return length if default is None else default
-    return min(value + length if value < 0 else value, length) if isinstance(value, int) else value
+    if not isinstance(value, int):
+        return value
+    return min(max(value + length if value < 0 else value, 0), length)
 
 
 def _select(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:

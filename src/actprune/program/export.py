@@ -20,6 +20,7 @@ _DROPPED = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_asyn
                       "sym_constrain_range_for_size"})  # fmt: skip
 _EVAL_NORM = "_native_batch_norm_legit_no_training"  # BatchNorm, once in-place operations are rewritten
 _IGNORED = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+_DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "dropout_"})
 _IDENTITIES = frozenset({"dropout", "feature_dropout", "alpha_dropout", "contiguous", "detach", "alias",
                          "lift_fresh_copy", "clone", "dropout_", "detach_"})  # fmt: skip
 
@@ -50,6 +51,8 @@ def export(model: nn.Module, example: Any) -> Program:
     args, kwargs = example_args(example)
     if (not args and not kwargs) or not all(isinstance(item, Tensor) for item in (*args, *kwargs.values())):
         raise ModelError("the model's inputs must be plain tensors; wrap the model in a module that takes tensors only")
+    if empty := [tuple(item.shape) for item in (*args, *kwargs.values()) if not item.numel()]:
+        raise ModelError(f"the example is empty: its shape is {empty[0]}; give one of at least one input")
     exported = traced(model, args, kwargs)
     return _Reader(exported, first_names(model)).program(frozenset(name for name, _ in model.named_buffers()))
 
@@ -71,6 +74,17 @@ def _keeps_dtype(op: str, node: Any) -> bool:
         return False
     before, after = node.args[0].meta.get("val"), node.meta.get("val")
     return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
+
+
+def _refuse_dropout(step: Step) -> None:
+    """Raise ModelError where values are dropped at random in evaluation mode, too: as programs, they never would be."""
+    name = step.op.partition(".")[0]
+    attends = name == "scaled_dot_product_attention" and step.arg(4, "dropout_p", 0.0) != 0
+    if attends or (name in _DROPOUTS and step.arg(2, "train", True)):
+        raise ModelError(
+            f"the model drops values at random even in evaluation mode (step {step.name}); use nn.Dropout, or make "
+            "the dropout depend on self.training"
+        )
 
 
 def _plain(result: Any) -> Any:
@@ -156,6 +170,7 @@ class _Reader:
             op, args = "batch_norm", (*args[:5], False, *args[5:], False)
             self.norms.append(Ref(self._fresh(node.name)))
         kwargs = {key: mapped(value, self._leaf) for key, value in node.kwargs.items() if key not in _IGNORED}
+        _refuse_dropout(Step(node.name, op, args, kwargs))
         if op.partition(".")[0] in _IDENTITIES or _keeps_dtype(op, node):
             self.renamed[node.name] = args[0]
             return

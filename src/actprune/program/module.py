@@ -82,7 +82,9 @@ class Program(nn.Module):
         except ArtifactError:
             raise
         except Exception as error:  # a hostile structure can go wrong anywhere; to the caller it is one kind of error
-            raise ArtifactError(f"the stored program is inconsistent: {type(error).__name__}: {error}") from error
+            raise ArtifactError(
+                f"the stored program is inconsistent: {type(error).__name__}: {str(error)[:200]}"
+            ) from error
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters (as they are, trainable or not) and buffers by name."""

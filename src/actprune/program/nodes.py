@@ -38,11 +38,6 @@ class Step:
         """Every value that is read, in order."""
         yield from refs_in((self.args, dict(self.kwargs or {})))
 
-    def with_args(self, change: Callable[[Any], Any]) -> Step:
-        """A copy with ``change`` applied to every leaf of its arguments."""
-        kwargs = {key: mapped(value, change) for key, value in (self.kwargs or {}).items()}
-        return Step(self.name, self.op, tuple(mapped(value, change) for value in self.args), kwargs or None)
-
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument, wherever it was given."""
         if position < len(self.args):

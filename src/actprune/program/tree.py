@@ -85,7 +85,7 @@ def _check_shapes(path: str, layer: nn.Module, tensors: Mapping[str, Tensor]) ->
     for leaf, own in layer.named_parameters():
         found = tensors.get(f"{path}.{leaf}")
         if found is not None and found.shape != own.shape:
-            raise ArtifactError(f"{path}.{leaf} is {tuple(found.shape)}; its step says {tuple(own.shape)}")
+            raise ArtifactError(f"{path}.{leaf} is {tuple(found.shape)}; its step says {str(tuple(own.shape))[:80]}")
 
 
 def _complete(path: str, layer: nn.Module) -> None:

@@ -111,6 +111,8 @@ def bench_table(
     model's example. A model with a fixed batch size is measured at that one only.
     """
     examples = as_array(model.example if data is None else data)
+    if (least := min(batches, default=1)) < 1:  # before minutes of building
+        raise RuntimePathError(f"batch sizes must be positive; got {least}")
     fixed = [batch for batch in (model.small.batch, model.dense.batch) if batch is not None]
     table = {}
     with torch_threads(model.threads):
@@ -121,7 +123,5 @@ def bench_table(
 
 
 def _batches(examples: Array, batch: int, most: int = 16) -> list[Array]:
-    if batch < 1:
-        raise RuntimePathError(f"batch sizes must be positive; got {batch}")
     count = max(1, min(most, len(examples) // batch))
     return [np.take(examples, range(i * batch, (i + 1) * batch), axis=0, mode="wrap") for i in range(count)]

@@ -43,7 +43,13 @@ def as_array(x: Any) -> Array:
     """float32 and C-contiguous, from numpy, torch or lists. Raises RuntimePathError for other kinds of numbers."""
     if isinstance(x, Tensor) and x.is_floating_point():
         x = x.detach().to("cpu", torch.float32).numpy()
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a tuple of two inputs
+        raise RuntimePathError(
+            f"an input must be one array (batch, ...); got a {type(x).__name__}: {error}; wrap a model of several "
+            "inputs in a module with one"
+        ) from error
     if array.dtype.kind != "f":
         raise RuntimePathError(f"inputs must be floating-point numbers; got {array.dtype}; convert them first")
     if array.ndim == 0 or array.size == 0:
