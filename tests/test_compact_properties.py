@@ -54,7 +54,14 @@ def check(model, shape, masks, form):
     made = sum(p.numel() for name, p in result.model.named_parameters() if name not in dict(model.named_parameters()))
     assert size(result.model) - made <= size(model)
     again = compaction(result.model, example=inputs, form=form)
+    if left_with_one_group(model, result.model):  # a plain convolution now: its rows no longer go together
+        result, again = again, compaction(again.model, example=inputs, form=form)
     assert shapes(again.model) == shapes(result.model)
+
+
+def left_with_one_group(model, small):
+    grouped = [path for path, module in model.named_modules() if getattr(module, "groups", 1) > 1]
+    return any(small.get_submodule(path).groups == 1 for path in grouped)
 
 
 SETTINGS = settings(max_examples=10, deadline=None, derandomize=True)

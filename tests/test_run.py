@@ -262,7 +262,7 @@ def test_wrong_settings_name_field_value_and_remedy(changes, message):
             "score of method activation: 'neurons' .* expected 'neuron' or 'neuron_weight'",
         ),
         ({"options": {"keep_at_least": "many"}}, "keep_at_least of method activation: 'many' .* a valid integer"),
-        ({"options": {"unit": "neuron"}}, 'such as {"type": "Neuron"}'),
+        ({"options": {"unit": "neurons"}}, r"'neurons' cannot be used; expected .*'neuron', 'block\(1, 4\)'"),
         ({"options": {"unit": {"type": "Neurom"}}}, "did you mean 'Neuron'"),
         ({"schedule": "cubic", "cycles": 9}, "cycles <= cubic_epochs < max_epochs"),
         ({"data": "digit"}, "did you mean 'digits'"),

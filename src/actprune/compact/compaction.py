@@ -91,7 +91,8 @@ def compact(
     Removed are neurons and channels without weights (the constant that they still send moves into the next biases, also
     through BatchNorm and pooling), those that nobody reads, and inputs that no first layer uses; over and over, until
     nothing more can go. Channels that meet in sums, concatenations, depthwise or grouped convolutions and attention
-    heads go together or not at all.
+    heads go together or not at all. (A grouped convolution that is left with one group is a plain one from then on: a
+    second call may find more in it.)
 
     state      ``pruner.state``, masks by weight name (True = kept), or None: the weights that are zero already
     example    one input (tensor or tuple of positional arguments); left out, the one that the pruner has seen
