@@ -91,7 +91,7 @@ def compact(
     Removed are neurons and channels without weights (the constant that they still send moves into the next biases, also
     through BatchNorm and pooling), those that nobody reads, and inputs that no first layer uses; over and over, until
     nothing more can go. Channels that meet in sums, concatenations, depthwise or grouped convolutions and attention
-    heads go together or not at all. (A grouped convolution that is left with one group is a plain one from then on: a
+    heads go together or not at all. (A grouped convolution that this leaves depthwise or plain is one from then on: a
     second call may find more in it.)
 
     state      ``pruner.state``, masks by weight name (True = kept), or None: the weights that are zero already
