@@ -34,8 +34,9 @@ def compact_command(
     with errors(debug, lambda: None):
         from actprune.artifact import save
 
-        found = shipped.read(run)
-        done = shipped.small(found, round_to=round_to, gather=gather)
+        with Console(stderr=True).status("compacting"):
+            found = shipped.read(run)
+            done = shipped.small(found, round_to=round_to, gather=gather)
         path = save(done.model, out or found.folder / shipped.SMALL, about=found.about())
         show.compacted(show.terminal(), done.report, found.folder / "model.safetensors", path)
 
@@ -114,7 +115,9 @@ def predict_command(  # noqa: PLR0917
     with errors(debug, lambda: None):
         from actprune.bench.predict import predict
 
-        show.predicted(show.terminal(), predict(file, data, threads, batch_size, out))
+        with Console(stderr=True).status("trying the execution paths, then predicting"):
+            found = predict(file, data, threads, batch_size, out)
+        show.predicted(show.terminal(), found)
 
 
 def export_command(
