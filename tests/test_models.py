@@ -228,4 +228,4 @@ def test_import_object_finds_any_attribute_and_refuses_other_texts():
 
 
 def test_names():
-    assert names() == ("article", "lenet-300-100", "lenet-5-caffe", "resnet-20", "mlp")
+    assert names() == ("article", "lenet-300-100", "lenet-5-caffe", "resnet-20", "autoencoder", "mlp")

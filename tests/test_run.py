@@ -97,9 +97,10 @@ def test_equal_settings_give_equal_bits_and_leave_the_global_rng_alone(tmp_path)
 def test_every_method_runs_with_the_same_training(tmp_path, method):
     result = go(tmp_path, method=method)
     assert result.summary["prunings_done"] == 2
-    if method != "activation_literal":  # counts the output layer, and removes orphans on top
+    follows = result.pruner.recipe.budget.kind == "threshold"  # its sparsity follows from the weights
+    if method != "activation_literal" and not follows:  # that one counts the output layer, and removes orphans on top
         assert result.summary["obtained"] == pytest.approx(0.5, abs=0.02)
-    assert result.summary["test_accuracy"] > 0.5
+    assert result.summary["test_accuracy"] > (0.2 if follows else 0.5)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
@@ -217,13 +218,13 @@ def test_no_batch_of_one_example(count, size, sizes):
 def test_the_accuracy_schedule_is_given_to_every_method():
     config = quick(sparsity=0.9, seed=7)
     for method in actprune.methods.names():
-        recipe = recipe_of(config.with_(method=method), 10)
+        recipe = recipe_of(config.with_(method=method), 10, 500)
         assert recipe.schedule == AccuracyTriggered(2, 0.5, 0.9)
-        assert recipe.budget.value == 0.9
+        assert recipe.budget.kind == "threshold" or recipe.budget.value == 0.9
         assert recipe.seed == 7
-    assert recipe_of(config.with_(cycles=1), 10).schedule == AccuracyTriggered(1, 0.5, 0.9)
-    assert recipe_of(config.with_(schedule="before"), 10).schedule == OneShot()
-    assert recipe_of(config.with_(schedule="cubic", cubic_epochs=4), 10).schedule == Cubic(1, 41, 20)
+    assert recipe_of(config.with_(cycles=1), 10, 500).schedule == AccuracyTriggered(1, 0.5, 0.9)
+    assert recipe_of(config.with_(schedule="before"), 10, 500).schedule == OneShot()
+    assert recipe_of(config.with_(schedule="cubic", cubic_epochs=4), 10, 500).schedule == Cubic(1, 41, 20)
 
 
 # ---- wrong settings -------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class LayerFacts:
 
     name: clean weight name. shape: ``(out, in, *kernel)``. positions: output positions per example, so that a dense
     layer takes ``2 * weights * positions`` FLOP. mask: current mask (True = kept) or None = all kept. device: of the
-    new mask.
+    new mask. output: whether it is an output layer.
     """
 
     name: str
@@ -36,6 +36,7 @@ class LayerFacts:
     positions: int = 1
     mask: Tensor | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    output: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Cost:
 def final_fraction(budget: Budget, total_weights: int) -> float:
     """The fraction to be removed in the end: of the weights, or of the FLOP for kind "flop".
 
-    sparsity s -> s; compression c -> 1 - 1/c; parameters p -> 1 - p/total; flop f -> 1 - f. Raises BudgetError when
-    more parameters are to be kept than there are.
+    sparsity s -> s; compression c -> 1 - 1/c; parameters p -> 1 - p/total; flop f -> 1 - f; a threshold asks for
+    nothing, which is 0. Raises BudgetError when more parameters are to be kept than there are.
     """
     match budget.kind:
         case "sparsity":
@@ -59,6 +60,8 @@ def final_fraction(budget: Budget, total_weights: int) -> float:
             return 1 - 1 / budget.value
         case "flop":
             return 1 - budget.value
+        case "threshold":
+            return 0.0
     if budget.value > total_weights:
         raise BudgetError(
             f"asked to keep {budget.value:.0f} parameters, but there are only {total_weights}; ask for fewer"
@@ -89,7 +92,8 @@ def select(
 
     layers: in execution order. signals: called lazily, possibly several times per layer, so that one layer's scores
     exist at a time. fraction: removal due, 0..1, of weights or (budget kind "flop") FLOP, ``others`` included for
-    ``of="all"``. cycle: for staged allocation, which prunes layer ``cycle`` and those before it by ``fraction``.
+    ``of="all"``; of no meaning to a threshold. cycle: for staged allocation, which prunes layer ``cycle`` and those
+    before it by ``fraction``.
     closure: masks -> masks that removes orphans; used when the recipe says ``remove_orphans``.
 
     Raises BudgetError (the fraction cannot be met), LayerCollapseError (a layer would be emptied), RecipeError (unit,
@@ -107,7 +111,7 @@ def select(
     if not recipe.remove_orphans or closure is None:
         masks = selection.masks(asked)
         choice = Choice(masks, masks)
-    elif recipe.orphans_inside and not isinstance(recipe.unit, NM):
+    elif recipe.orphans_inside and not isinstance(recipe.unit, NM) and recipe.budget.kind != "threshold":
         choice = _with_orphans_inside(selection, asked, closure)
     else:
         masks = selection.masks(asked)
@@ -119,7 +123,9 @@ def select(
 def _entry(recipe: Recipe, facts: LayerFacts) -> Entry:
     price = 2 * facts.positions if recipe.budget.kind == "flop" else 1
     mask = facts.mask if recipe.monotone else None
-    return Entry.of(facts.name, facts.shape, recipe.unit, price=price, mask=mask, device=facts.device)
+    return Entry.of(
+        facts.name, facts.shape, recipe.unit, price=price, mask=mask, device=facts.device, output=facts.output
+    )
 
 
 def _with_orphans_inside(selection: Selection, asked: int, closure: Callable[[Masks], Masks]) -> Choice:
@@ -153,6 +159,8 @@ def _refuse_misfits(recipe: Recipe, layers: Sequence[LayerFacts]) -> None:
         raise RecipeError(
             f"scope 'row' ranks weights within a row, but the unit is {recipe.unit!r}; use scope 'layer' or 'global'"
         )
+    if recipe.budget.kind == "threshold" and isinstance(recipe.unit, NM):
+        raise RecipeError("an n:m unit fixes the sparsity, so no threshold can; use Budget.sparsity or unit=Weight()")
     for facts in layers:
         if isinstance(recipe.unit, NM):
             require_multiple(recipe.unit, facts.name, facts.shape)
@@ -170,7 +178,10 @@ def _refuse_collapse(recipe: Recipe, masks: Masks, fraction: float) -> None:
         kept = sum(int(torch.count_nonzero(mask)) for mask in masks.values())
         layers = ", ".join(f"{name!r} (0 of {masks[name].numel()} weights kept)" for name in emptied)
         allowed = ", ".join(repr(name) for name in emptied)
+        what = f"removing a fraction of {fraction:.6g}"
+        if recipe.budget.kind == "threshold":
+            what = f"removing all that scores below {recipe.budget.value:g}"
         raise LayerCollapseError(
-            f"removing a fraction of {fraction:.6g} would empty {layers}, while {kept} weights are kept elsewhere; "
+            f"{what} would empty {layers}, while {kept} weights are kept elsewhere; "
             f"keep some with keep_at_least=1, use scope='layer', ask for less, or set allow_collapse=({allowed},)"
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from actprune import criteria, recover, schedules, types
+from actprune import criteria, penalties, recover, schedules, types
 from actprune.errors import RecipeError, unknown_name
 
-_MODULES = (types, criteria, schedules, recover)
+_MODULES = (types, criteria, schedules, recover, penalties)
 _CLASSES: dict[str, type[Any]] = {
     name: value
     for module in _MODULES
@@ -32,8 +32,12 @@ def to_dict(part: Any) -> dict[str, Any]:
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         plain = to_dict(value) if dataclasses.is_dataclass(value) else value
-        values[field.name] = list(plain) if isinstance(plain, tuple) else plain
+        values[field.name] = _listed(plain)
     return values
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_dict(stored: dict[str, Any]) -> Any:
@@ -52,4 +56,4 @@ def from_dict(stored: dict[str, Any]) -> Any:
 def _restored(value: Any) -> Any:
     if isinstance(value, dict):
         return from_dict(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_restored(item) for item in value) if isinstance(value, list) else value

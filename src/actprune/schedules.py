@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from dataclasses import dataclass
 
 from actprune.errors import RecipeError
@@ -96,6 +98,62 @@ class EqualSurvivors:
         """1 - (1 - final)^((cycle + 1)/cycles); exactly ``final`` in the last cycle."""
         done = min(progress.cycle + 1, self.cycles)
         return final if done == self.cycles else 1.0 - (1.0 - final) ** (done / self.cycles)
+
+
+@dataclass(frozen=True)
+class Decaying:
+    """Masks chosen anew again and again, ever more rarely: at step t with probability (1 + gamma t)^(-power).
+
+    Between ``begin`` and ``stop`` (steps), t counted from ``begin``, tried every ``every`` steps; the last time is
+    ``stop`` itself. The target rises on a cubic curve during the first ``ramp`` steps (0: it is there at once). Draws
+    are a function of seed and step, so that a resumed run makes the same ones.
+
+    Source: dynamic network surgery, Guo et al. 2016 (arXiv 1608.04493) and the authors' code.
+    """
+
+    begin: int
+    stop: int
+    ramp: int = 0
+    every: int = 1
+    gamma: float = 1e-4
+    power: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ok = 0 <= self.begin < self.stop and 0 <= self.ramp < self.stop - self.begin
+        ok = ok and self.every >= 1 and self.gamma >= 0 and self.power >= 0
+        _require(ok, f"decaying schedule needs 0 <= begin < stop, 0 <= ramp < stop - begin, every >= 1; found {self}")
+
+    @property
+    def stages(self) -> int:
+        """Number of draws that fall on an update."""
+        return _hits(self)
+
+    def hits(self, step: int) -> bool:
+        """Whether the masks are chosen anew after this step."""
+        since = step - self.begin
+        if since < 0 or step > self.stop or (since % self.every and step != self.stop):
+            return False
+        return step == self.stop or _draw(self.seed, step).random() < (1.0 + self.gamma * since) ** -self.power
+
+    def due(self, progress: Progress) -> bool:
+        """True at the steps that the draws have chosen."""
+        return progress.cycle < self.stages and self.hits(progress.step)
+
+    def target(self, progress: Progress, final: float) -> float:
+        """On the cubic curve until ``begin + ramp``, then ``final``."""
+        done = 1.0 if not self.ramp else min(1.0, max(0.0, (progress.step - self.begin) / self.ramp))
+        return final if done == 1.0 else final * (1.0 - (1.0 - done) ** 3)
+
+
+def _draw(seed: int, step: int) -> random.Random:
+    """A generator of its own for every step."""
+    return random.Random(f"{seed}/{step}")  # a text is hashed with SHA-512: the same everywhere
+
+
+@functools.lru_cache(maxsize=64)
+def _hits(schedule: Decaying) -> int:
+    return sum(schedule.hits(step) for step in range(schedule.begin, schedule.stop + 1))
 
 
 @dataclass(frozen=True)

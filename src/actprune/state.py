@@ -10,7 +10,7 @@ from torch import Tensor
 from actprune.errors import CheckpointError
 from actprune.types import Progress, Sums
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -21,6 +21,11 @@ class PruneState:
     sums       observed sums per weight name
     gradients  summed gradients per weight name, for criteria that need them
     snapshot   parameters and buffers to rewind to, by name
+    moments    moments of the weights at the first pruning, for criteria that need them
+    learnt     what the penalty learns beside each weight (live parameters)
+    hidden     the values behind the zeros of a splicing recipe
+    dropout    dropout rates as they were before they were rescaled
+    pruned_at  optimizer steps at the latest pruning
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
     graph      where each activation is final and who reads it, as plain values (``graph.Graph.to_dict``)
     orphans    cost (weights, or FLOP for a FLOP budget) of all orphans removed so far
@@ -32,11 +37,16 @@ class PruneState:
     sums: dict[str, Sums] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     snapshot: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Sums] = field(default_factory=dict)
+    learnt: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    hidden: dict[str, Tensor] = field(default_factory=dict)
+    dropout: dict[str, float] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     graph: dict[str, Any] | None = None
     probe: Any = None
     forwards: int = 0
     step: int = 0
+    pruned_at: int = 0
     cycle: int = 0
     metric: float | None = None
     metric_at_last_prune: float | None = None

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from actprune import criteria, recover, schedules, types
+from actprune import criteria, penalties, recover, schedules, types
 from actprune.engine.pruner import Pruner
 from actprune.engine.report import PruneReport
 from actprune.errors import LayerCollapseError
@@ -44,7 +44,7 @@ def check_method(make: Factory) -> None:
 def check_round_trips(make: Factory) -> None:
     """A recipe is comparable, printable and serialisable."""
     recipe = make(0.5)
-    names: dict[str, Any] = {**vars(types), **vars(criteria), **vars(schedules), **vars(recover)}
+    names: dict[str, Any] = {**vars(types), **vars(criteria), **vars(schedules), **vars(recover), **vars(penalties)}
     names[type(recipe.criterion).__name__] = type(recipe.criterion)
     assert eval(repr(recipe), names) == recipe, f"eval(repr(recipe)) is not the recipe: {recipe!r}"
     assert from_dict(to_dict(recipe)) == recipe, f"from_dict(to_dict(recipe)) is not the recipe: {recipe!r}"

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from actprune.errors import RecipeError
+from actprune.units import NM, Allocation, Block, Neuron, Rates, Unit, Weight
+
+__all__ = [
+    "NM", "Allocation", "Block", "Budget", "Criterion", "Need", "Neuron", "Penalty", "Progress", "Rates", "Recipe",
+    "Recovery", "Schedule", "Scope", "Sharing", "Signals", "Statistic", "Sums", "Unit", "Weight",
+]  # fmt: skip
 
 Sums = dict[str, Tensor]
 """One layer's streaming statistics. Every entry is a SUM, so two of them merge by adding."""
 
 Scope = Literal["row", "layer", "global"]
-Allocation = Literal["uniform", "erk", "staged"]
-BudgetKind = Literal["sparsity", "compression", "parameters", "flop"]
+BudgetKind = Literal["sparsity", "compression", "parameters", "flop", "threshold"]
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a criterion must be given: a statistic by name, or ``"gradient"``.
+    """What a criterion must be given: a statistic of activations by name, or one of three that the engine has itself:
+    ``"gradient"``; ``"weights"``, moments of the weights at the first pruning, frozen from then on; ``"learnt"``, what
+    the recipe's penalty learns beside the weights.
 
     ``fires_above``: the firing threshold for activations that are never exactly zero.
     """
@@ -57,7 +64,8 @@ class Signals:
     """All that is known of one layer when it is scored.
 
     name: clean parameter name (``"fc1.weight"``). weight: ``(out, in, *kernel)``, detached, full (not sharded).
-    sums: the observed sums. gradient: summed gradient of the weight, or None. seed: of the recipe.
+    sums: the observed sums, and the frozen moments of the weights. gradient: summed gradient of the weight, or None.
+    seed: of the recipe. mask: the current one (True = kept), or None before the first pruning. learnt: by the penalty.
     """
 
     name: str
@@ -65,6 +73,8 @@ class Signals:
     sums: Mapping[str, Tensor]
     gradient: Tensor | None = None
     seed: int = 0
+    mask: Tensor | None = None
+    learnt: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -79,43 +89,6 @@ class Criterion(Protocol):
     def score(self, signals: Signals) -> Tensor:
         """Score every weight of one layer."""
         ...
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Unit: every weight on its own (unstructured)."""
-
-
-@dataclass(frozen=True)
-class Neuron:
-    """Unit: one output unit of a Linear or one output channel of a conv (all its incoming weights)."""
-
-
-@dataclass(frozen=True)
-class NM:
-    """Unit: of every ``m`` consecutive inputs keep the ``n`` best (2:4 is ``NM(2, 4)``); the sparsity is 1 - n/m."""
-
-    n: int
-    m: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.n < self.m:
-            raise RecipeError(f"n:m unit asks for {self.n}:{self.m}; use 0 < n < m, such as NM(2, 4)")
-
-
-@dataclass(frozen=True)
-class Block:
-    """Unit: a tile of ``rows x cols`` weights of the ``(out, in * kernel)`` matrix; edge tiles may be smaller."""
-
-    rows: int
-    cols: int
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.cols < 1:
-            raise RecipeError(f"block unit asks for {self.rows} x {self.cols}; both sides must be at least 1")
-
-
-Unit = Weight | Neuron | NM | Block
 
 
 @dataclass(frozen=True)
@@ -136,6 +109,7 @@ class Budget:
             "compression": (1.0, math.inf, "weights before / after, at least 1"),
             "parameters": (1, math.inf, "a number of weights, at least 1"),
             "flop": (0.0, 1.0, "a fraction 0 < f <= 1 of the dense FLOP"),
+            "threshold": (-math.inf, math.inf, "a finite number"),
         }[self.kind]
         ok = (
             low <= self.value <= high
@@ -164,6 +138,11 @@ class Budget:
     def flop(cls, kept: float, of: Literal["prunable", "all"] = "prunable") -> Budget:
         """Fraction of the dense FLOP kept, 0 < kept <= 1 (2 FLOP per weight and output position)."""
         return cls("flop", kept, of)
+
+    @classmethod
+    def threshold(cls, value: float) -> Budget:
+        """No budget: whatever scores at least ``value`` is kept, and the fraction follows from the scores."""
+        return cls("threshold", value)
 
 
 @dataclass(frozen=True)
@@ -203,8 +182,62 @@ class Recovery(Protocol):
 
     @property
     def kind(self) -> str:
-        """What is done: keep, rewind or reinitialise."""
+        """What is done: keep, rewind, reinitialise .."""
         ...
+
+    @property
+    def replays(self) -> int | None:
+        """The step of the learning-rate schedule to go back to after each pruning; None: the schedule goes on."""
+        ...
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor on the learning rate once something is pruned."""
+        ...
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A term that a method adds to the loss, and what it learns beside the weights. Stored in recipes, so frozen.
+
+    The engine calls ``forward`` and ``loss`` only in training, and only until the last pruning is done.
+    """
+
+    def learnt(self, weight: Tensor) -> dict[str, Tensor]:
+        """Initial values of the tensors learnt beside this weight, each with a name; {} for none."""
+        ...
+
+    def loss(self, weights: Mapping[str, Tensor], learnt: Mapping[str, Mapping[str, Tensor]], step: int) -> Tensor:
+        """What is added to the loss, 0-dim and differentiable; weights by clean name, ``step`` optimizer steps done."""
+        ...
+
+    def forward(self, module: nn.Module, x: Tensor, output: Tensor, learnt: Mapping[str, Tensor]) -> Tensor | None:
+        """What one layer sends on in training instead of ``output``; None: the output itself."""
+        ...
+
+    def after_step(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Change the weights in place after an optimizer step (a proximal step)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the finished network is stored by Deep Compression (Han et al. 2016): weights of a layer share 2^bits values.
+
+    bits: pairs of fnmatch pattern of a weight name and bits, the first match counts. index_bits: width of a gap.
+    tune_epochs: in which the shared values are fine-tuned, taken from the epochs of the run. tune_lr: learning rate
+    then; small, as a shared value moves by the sum of its weights' gradients.
+    """
+
+    bits: tuple[tuple[str, int], ...] = (("*", 6),)
+    index_bits: int = 5
+    tune_epochs: int = 2
+    tune_lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        ok = all(1 <= width <= 8 for _, width in self.bits) and 1 <= self.index_bits <= 16 and self.tune_epochs >= 0
+        if not ok:
+            raise RecipeError(f"{self} cannot be used; expected 1 to 8 bits per weight and 1 to 16 per index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +245,11 @@ class Recipe:
     """A method: independent slots, comparable, printable (``eval(repr(r)) == r``), serialisable.
 
     count_on        when statistics are taken: inside ``observe()``, or on the live "train" batches
-    regrow          "frozen": zeros are held at zero; "free": set to zero once, then free to return
+    regrow          "frozen": zeros are held at zero; "free": set to zero once, then free to return; "splice": the
+                    network computes with zeros, but the values behind them stay and go on receiving the full gradient
+    monotone        what is pruned stays pruned; False: every pruning chooses anew among all weights
+    penalty         a term of the loss, with what it learns
+    sharing         how the finished weights are shared and coded, for the loop to carry out; None: they are not
     skip_output     leave the last layer alone (it has no activation that another layer sees)
     keep_at_least   units per layer that never compete, so that no layer is emptied by a global ranking
     remove_orphans  also remove weights out of neurons that can no longer fire, their constant folded into the next bias
@@ -226,13 +263,15 @@ class Recipe:
     budget: Budget
     schedule: Schedule
     recovery: Recovery
-    unit: Unit = Weight()
+    unit: Unit = Weight()  # noqa: RUF009  (frozen)
     scope: Scope = "global"
     allocation: Allocation = "uniform"
     count_on: Literal["observe", "train"] = "observe"
     count_every: int = 1
-    regrow: Literal["frozen", "free"] = "frozen"
+    regrow: Literal["frozen", "free", "splice"] = "frozen"
     monotone: bool = True
+    penalty: Penalty | None = None
+    sharing: Sharing | None = None
     skip_output: bool = False
     keep_at_least: int = 0
     remove_orphans: bool = False

@@ -25,8 +25,8 @@ def ranks(weight: Tensor) -> Ranks:
     Half precision is decomposed in float32, other dtypes in their own. Raises ModelError if a weight is not finite
     or has fewer than two dimensions.
     """
-    sigma, tolerance = _singular_values(weight)
-    return Ranks(numerical=_numerical(sigma, tolerance), stable=_stable(sigma), effective=_effective(sigma))
+    sigma, tolerance = decomposed(weight)
+    return Ranks(numerical=numerical(sigma, tolerance), stable=stable(sigma), effective=effective(sigma))
 
 
 def numerical_rank(weight: Tensor) -> int:
@@ -34,7 +34,7 @@ def numerical_rank(weight: Tensor) -> int:
 
     Source: the default of numpy.linalg.matrix_rank, which is what the founding article's code calls.
     """
-    return _numerical(*_singular_values(weight))
+    return numerical(*decomposed(weight))
 
 
 def stable_rank(weight: Tensor) -> float:
@@ -42,7 +42,7 @@ def stable_rank(weight: Tensor) -> float:
 
     Source: Rudelson and Vershynin, "Sampling from large matrices", J. ACM 54(4), 2007.
     """
-    return _stable(_singular_values(weight)[0])
+    return stable(decomposed(weight)[0])
 
 
 def effective_rank(weight: Tensor) -> float:
@@ -50,7 +50,7 @@ def effective_rank(weight: Tensor) -> float:
 
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
-    return _effective(_singular_values(weight)[0])
+    return effective(decomposed(weight)[0])
 
 
 def matrix(weight: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def matrix(weight: Tensor) -> Tensor:
     return weight.flatten(1)
 
 
-def _singular_values(weight: Tensor) -> tuple[Tensor, float]:
+def decomposed(weight: Tensor) -> tuple[Tensor, float]:
     """Descending singular values as float64, and the tolerance below which they count as zero."""
     values = matrix(weight.detach())
     if not torch.isfinite(values).all():
@@ -76,17 +76,20 @@ def _singular_values(weight: Tensor) -> tuple[Tensor, float]:
     return sigma.double(), tolerance
 
 
-def _numerical(sigma: Tensor, tolerance: float) -> int:
+def numerical(sigma: Tensor, tolerance: float) -> int:
+    """How many of the descending singular values ``sigma`` (float64) lie above ``tolerance``."""
     return int((sigma > tolerance).sum())
 
 
-def _stable(sigma: Tensor) -> float:
+def stable(sigma: Tensor) -> float:
+    """Stable rank from descending singular values (float64)."""
     if sigma.numel() == 0 or sigma[0] == 0:
         return 0.0
     return float((sigma / sigma[0]).square().sum())
 
 
-def _effective(sigma: Tensor) -> float:
+def effective(sigma: Tensor) -> float:
+    """Effective rank from descending singular values (float64)."""
     if sigma.numel() == 0 or sigma[0] == 0:
         return 0.0
     shares = sigma / sigma.sum()

@@ -17,15 +17,25 @@ class RunConfig(BaseModel):
 
     data, data_seed, validation, download   see ``bench.data.load``; ``data_seed`` fixes the split, not the run
     model, hidden, init   see ``bench.models.build``
+    task                  "classify", or "autoencode": give back the input (model "autoencoder"); wherever the text says
+                          accuracy it is then the explained variance, see ``bench.task``
+    labels                only so many training examples keep their label, equally many of each class, chosen by
+                          ``data_seed``; an epoch still has as many steps as with all of them (see ``bench.labels``)
+    semi                  what is done with the others while training: "none", or "pseudo" (see ``bench.semi``)
     method, options       a name of ``actprune.methods.names()`` and its own options, plain JSON values
     sparsity              fraction of weights to remove
     schedule              "accuracy": ``cycles`` prunings, at training accuracies from ``start_at`` in equal steps
                           towards ``retrain_to`` (the founding article's, for every method so that they compare; methods
                           with an accuracy-driven schedule of their own keep it); "cubic": ``cycles`` prunings between
                           epochs, spread over the first ``cubic_epochs`` (Zhu & Gupta; default half of ``max_epochs``);
-                          "before": everything at once before training (SNIP as published)
+                          "once": everything at once after ``cubic_epochs``; "before": before training (SNIP as
+                          published); "rounds": ``cycles`` prunings after equal shares of the epochs, the same share of
+                          the survivors each (lottery tickets); "decaying": again and again, ever more rarely, between
+                          10 % and 75 % of the epochs, the sparsity rising until ``cubic_epochs`` (network surgery);
+                          "own": the method's own default
     seed                  of initial weights, batch order, dropout, drawn images, and the recipe's ties
     lr_schedule           "cosine": from ``lr`` in the first epoch down to nearly zero in epoch ``max_epochs``
+    full_length           train for ``max_epochs`` whatever accuracy is reached: what a fair comparison needs
     stop_at               training accuracy that ends the run once the last pruning is done; default ``retrain_to``
     patience              "ticks" (hopeless epochs) before the run stops early, see ``bench.stopping``; 0 never stops
     patience_from         "last_pruning": ticks count only once the last pruning is done; "start": from the first epoch,
@@ -33,6 +43,11 @@ class RunConfig(BaseModel):
     restore_best          take the weights of the epoch with the lowest validation loss after the last pruning
     count_images          random training images drawn (with replacement) for each observation, where the method counts
                           on such images and not on the live training batches
+    count_from            what they are drawn from: "train" (the labelled ones), "validation", or "unlabelled" (the
+                          training images without label); a method that counts on the live batches by default counts
+                          on drawn images instead, unless this is "train"
+    spectra               write singular values of every prunable layer around each pruning (at most 50), see
+                          ``bench.spectra``
     threads               CPU threads for this run; default as torch is set; a resume uses the same, for equal bits
 
     Raises RecipeError naming the field, the value and what is expected.
@@ -47,16 +62,21 @@ class RunConfig(BaseModel):
     model: str = "article"
     hidden: tuple[int, ...] | None = None
     init: Literal["glorot", "torch"] = "glorot"
+    task: Literal["classify", "autoencode"] = "classify"
+    labels: int | None = Field(None, ge=1)
+    semi: Literal["none", "pseudo"] = "none"
 
     method: str = "activation"
     options: dict[str, Any] = {}
     sparsity: float = Field(0.9, ge=0, lt=1)
-    schedule: Literal["accuracy", "cubic", "before"] = "accuracy"
+    schedule: Literal["accuracy", "cubic", "once", "before", "rounds", "decaying", "own"] = "accuracy"
     cycles: int = Field(5, ge=1)
     start_at: float = Field(0.80, ge=0, le=1)
     retrain_to: float = Field(0.98, ge=0, le=1)
     cubic_epochs: int | None = Field(None, ge=1)
     count_images: int = Field(32, ge=1)
+    count_from: Literal["train", "validation", "unlabelled"] = "train"
+    spectra: bool = False
 
     seed: int = Field(0, ge=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -67,6 +87,7 @@ class RunConfig(BaseModel):
     batch_size: int = Field(64, ge=1)
     max_epochs: int = Field(100, ge=1)
 
+    full_length: bool = False
     stop_at: float | None = Field(None, ge=0, le=1)
     patience: int = Field(3, ge=0)
     patience_from: Literal["last_pruning", "start"] = "last_pruning"

@@ -7,6 +7,7 @@ set instead; a fixed permutation also serves data that is stored sorted by class
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,16 +53,18 @@ def load(name_or_path: str | Path, *, seed: int = 0, validation: float = 0.1, do
     return Dataset(name, *parts, classes, tuple(parts[0][0].shape[1:]), fingerprint(raw))
 
 
-def check_compatible(dataset: Dataset, model: nn.Module) -> None:
+def check_compatible(dataset: Dataset, model: nn.Module, *, rebuilds: bool = False) -> None:
     """Try the model on two training examples (inference only; modes, buffers and RNG are left as they were).
 
-    Raises DataError with the input shape, the classes and what the model did instead of returning ``(2, classes)``.
+    rebuilds: whether it is to give back its input, in its shape or flat, instead of ``(2, classes)``.
+    Raises DataError with the input shape, the classes and what the model did instead of what is expected.
     """
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     x = dataset.train[0][:2].to(device)
     asked = f"{dataset.name} has examples of shape {dataset.shape} and {dataset.classes} classes"
-    remedy = f"use a model that maps (batch, {', '.join(map(str, dataset.shape))}) to (batch, {dataset.classes})"
+    outputs = f"{math.prod(dataset.shape)}), such as model='autoencoder'" if rebuilds else f"{dataset.classes})"
+    remedy = f"use a model that maps (batch, {', '.join(map(str, dataset.shape))}) to (batch, {outputs}"
     try:
         with _inference(model):
             found = model(x)
@@ -69,7 +72,8 @@ def check_compatible(dataset: Dataset, model: nn.Module) -> None:
         raise DataError(
             f"{asked}; the model {type(model).__name__} fails on an input {tuple(x.shape)}: {error}; {remedy}"
         ) from error
-    if not isinstance(found, Tensor) or found.shape != (len(x), dataset.classes):
+    good = {(len(x), dataset.classes)} if not rebuilds else {tuple(x.shape), tuple(x.flatten(1).shape)}
+    if not isinstance(found, Tensor) or tuple(found.shape) not in good:
         got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise DataError(
             f"{asked}; the model {type(model).__name__} returns {got} for an input {tuple(x.shape)}; {remedy}"

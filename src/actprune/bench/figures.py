@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from actprune.bench import spectra
 from actprune.bench.folder import RunFolder
+
+if TYPE_CHECKING:
+    from actprune.bench.setup import Setup
 
 Cycle = dict[str, dict[str, Tensor]]
 
 
-def draw(folder: RunFolder, title: str) -> list[Path]:
-    """training, firing and survival as .svg and .png under ``plots/``; those without data are left out."""
+def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
+    """training, firing, survival and spectra as .svg and .png under ``plots/``; those without data are left out.
+
+    score: what the figures called accuracy in the folder are, see ``bench.task``.
+    """
     from actprune.report import plots  # matplotlib is slow to import
 
     rows, cycles = folder.rows(), _cycles(folder)
+    around = [{short(name): own for name, own in cycle.items()} for cycle in spectra.read(folder.path)[0]]
     target = folder.path / "plots"
     target.mkdir(exist_ok=True)
     drawn: list[Path] = []
@@ -28,7 +37,7 @@ def draw(folder: RunFolder, title: str) -> list[Path]:
     fan_in = {short(name): int(sums["fan_in"]) for cycle in cycles for name, sums in cycle.items() if "fan_in" in sums}
     for suffix in ("svg", "png"):
         if rows:
-            plots.training_curves(rows, target / f"training.{suffix}", title)
+            plots.training_curves(rows, target / f"training.{suffix}", title, score)
             drawn.append(target / f"training.{suffix}")
         if fired and all(fired):
             plots.firing_histograms(fired, target / f"firing.{suffix}", title)
@@ -38,7 +47,25 @@ def draw(folder: RunFolder, title: str) -> list[Path]:
                 kept, target / f"survival.{suffix}", fan_in, title, [f"after {i + 1}" for i in range(len(kept))]
             )
             drawn.append(target / f"survival.{suffix}")
+        if around:
+            plots.spectra(around, target / f"spectra.{suffix}", title)
+            drawn.append(target / f"spectra.{suffix}")
     return drawn
+
+
+def draw_reconstruction(folder: RunFolder, setup: Setup, title: str) -> None:
+    """What an autoencoder makes of the first validation images, as plots/reconstruction.png; only for images."""
+    from actprune.report.reconstruction import MOST, reconstruction
+
+    x = setup.validation[0][:MOST]
+    if x.ndim != 4:
+        return
+    setup.model.eval()
+    with torch.no_grad():
+        out = setup.forward(x).float().reshape(x.shape)
+    target = folder.path / "plots"
+    target.mkdir(exist_ok=True)
+    reconstruction(x.cpu().numpy(), out.cpu().numpy(), target / "reconstruction.png", title)
 
 
 def short(name: str) -> str:

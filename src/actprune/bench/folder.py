@@ -83,10 +83,10 @@ class RunFolder:
 
     # ---- epochs ----------------------------------------------------------------------------------------------------
 
-    def append(self, row: dict[str, Any], seconds: float) -> None:
+    def append(self, row: dict[str, Any], seconds: float, cpu_seconds: float) -> None:
         """One epoch's lines."""
         atomic.append_line(self.path / "metrics.jsonl", atomic.json_line(row))
-        timing = {"epoch": row["epoch"], "seconds": round(seconds, 4)}
+        timing = {"epoch": row["epoch"], "seconds": round(seconds, 4), "cpu_seconds": round(cpu_seconds, 4)}
         atomic.append_line(self.path / "timings.jsonl", atomic.json_line(timing))
 
     def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

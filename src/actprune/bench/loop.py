@@ -66,7 +66,7 @@ def prune_before_training(setup: Setup, at: Standing) -> Outcome | None:
     """The one moment for a recipe that waits for a call (SNIP as published). None: nothing to do."""
     if not waits_for_a_call(setup.recipe) or setup.pruner.state.cycle:
         return None
-    validation = evaluate(setup.model, setup.validation, setup.forward)
+    validation = evaluate(setup.model, setup.validation, setup.forward, setup.task)
     dense = _dense(0, None, validation)
     if setup.recipe.criterion.needs:
         observe_images(setup, 0, setup.config.count_images)
@@ -81,7 +81,7 @@ def one_epoch(setup: Setup, at: Standing, listener: Listener) -> Outcome:
     pruner, epoch, cycle = setup.pruner, at.epoch + 1, setup.pruner.state.cycle
     trained = train_epoch(setup, epoch, listener)
     done = pruner.finished  # before this epoch's own pruning: after it, the network has not recovered yet
-    validation = evaluate(setup.model, setup.validation, setup.forward)
+    validation = evaluate(setup.model, setup.validation, setup.forward, setup.task)
     due = pruner.due(trained.accuracy)
     dense = at.dense if pruner.state.cycle else _dense(epoch, trained, validation)
     _observe_if_wanted(setup, epoch, trained.accuracy)
@@ -131,13 +131,13 @@ def _patience(setup: Setup, at: Standing, validation: Score, done: bool) -> Pati
 def _reason(setup: Setup, after: Standing, trained: Score, done: bool) -> str | None:
     """Why to stop now, or None."""
     config = setup.config
-    if done and trained.accuracy >= config.stop_accuracy:
+    if done and trained.accuracy >= config.stop_accuracy and not config.full_length:
         return "accuracy"
     if setup.pruner.state.cycle and not _still_listens(setup):
         return "emptied network"
     if config.patience and after.patience.ticks >= config.patience:
         return "early stopping"
-    return "max epochs" if after.epoch >= config.max_epochs else None
+    return "max epochs" if after.epoch >= setup.epochs else None
 
 
 def _still_listens(setup: Setup) -> bool:
@@ -174,7 +174,7 @@ def _row(setup: Setup, after: Standing, trained: Score | None, validation: Score
     "after" is what the pruning leaves of the validation scores before any recovery. No times: they never repeat.
     """
     report = after.report or {}
-    remains = asdict(evaluate(setup.model, setup.validation, setup.forward)) if pruned else None
+    remains = asdict(evaluate(setup.model, setup.validation, setup.forward, setup.task)) if pruned else None
     return {
         "epoch": after.epoch,
         "step": setup.pruner.state.step,

@@ -27,13 +27,14 @@ __all__ = ["build", "import_object", "names"]
 
 HIDDEN: dict[str, tuple[int, ...]] = {"article": (300, 200, 100, 50), "lenet-300-100": (300, 100)}
 """Hidden layer sizes; "article" is the founding article's network (784-300-200-100-50-10 on MNIST)."""
+AUTOENCODER, AROUND_THE_CODE = "autoencoder", (300, 100, 300)
 LENET5 = "lenet-5-caffe"
 RESNET20 = "resnet-20"
 
 
 def names() -> tuple[str, ...]:
     """The models that are known by name; "mlp" needs ``hidden``."""
-    return (*HIDDEN, LENET5, RESNET20, "mlp")
+    return (*HIDDEN, LENET5, RESNET20, AUTOENCODER, "mlp")
 
 
 def build(
@@ -48,7 +49,8 @@ def build(
 
     name    one of ``names()`` or "package.module:factory"; a factory is called with ``(shape, classes)`` if it
             requires two arguments or names its two parameters so, else without arguments; its initialisation is kept
-    hidden  sizes of the hidden layers: required for "mlp", replaces those of the other fully connected models
+    hidden  sizes of the hidden layers: required for "mlp", replaces those of the other fully connected models, such
+            as the (300, 100, 300) of "autoencoder", whose middle one is the code
     init    "glorot": uniform Glorot weights, zero biases (Keras' default, used by the founding article); "torch":
             PyTorch's default (for "resnet-20" that of its paper)
 
@@ -62,7 +64,11 @@ def build(
     if name not in names():
         raise ModelError(f"{unknown_name('model', name, names())}, or package.module:factory")
     with _seeded(seed):
-        model = _images(name, dataset, hidden) if name in (LENET5, RESNET20) else _mlp(dataset, _sizes(name, hidden))
+        if name in (LENET5, RESNET20):
+            model = _images(name, dataset, hidden)
+        else:  # an autoencoder's output has one value per pixel, flat and linear
+            outputs = math.prod(dataset.shape) if name == AUTOENCODER else dataset.classes
+            model = _mlp(dataset, _sizes(name, hidden), outputs)
         if init == "glorot":
             _glorot(model)
     return model
@@ -70,7 +76,8 @@ def build(
 
 def _sizes(name: str, hidden: Sequence[int] | None) -> tuple[int, ...]:
     """Hidden sizes asked for, or those of the named model."""
-    sizes = HIDDEN.get(name, ()) if hidden is None else tuple(hidden)
+    named = {**HIDDEN, AUTOENCODER: AROUND_THE_CODE}
+    sizes = named.get(name, ()) if hidden is None else tuple(hidden)
     if not sizes or any(size < 1 for size in sizes):
         raise ModelError(
             f"model {name!r} with hidden sizes {sizes}; expected at least one positive size, such as (300, 100)"
@@ -78,10 +85,10 @@ def _sizes(name: str, hidden: Sequence[int] | None) -> tuple[int, ...]:
     return sizes
 
 
-def _mlp(dataset: Dataset, hidden: tuple[int, ...]) -> nn.Sequential:
+def _mlp(dataset: Dataset, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     """flatten, fc1, relu1, .., fcN."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    widths = (math.prod(dataset.shape), *hidden, dataset.classes)
+    widths = (math.prod(dataset.shape), *hidden, outputs)
     for i, (wide, narrow) in enumerate(itertools.pairwise(widths), start=1):
         layers[f"fc{i}"] = nn.Linear(wide, narrow)
         if i <= len(hidden):

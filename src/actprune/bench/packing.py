@@ -13,6 +13,7 @@ from actprune.bench import shipped
 from actprune.bench.codebooks import fine_tune
 from actprune.bench.evaluate import evaluate
 from actprune.bench.shipped import FinishedRun
+from actprune.errors import RecipeError
 from actprune.program import Program
 
 TRAINED = ("shared2", "shared3", "shared4", "shared5", "shared6", "fp16", "fp32")  # integers are not fine-tuned
@@ -57,6 +58,11 @@ def pack_run(
     epochs    of each fine-tuning; 0: nothing is trained, only rounded
     refine    single tensors with at least this fraction of all values are tried coarser than the rest
     """
+    if run.config.task == "autoencode":
+        raise RecipeError(
+            f"packing goes by accuracy, and the run in {run.folder} is an autoencoder; use actprune.save, or "
+            "actprune.artifact.pack with a measure of its own"
+        )
     small = shipped.small(run).model
     assert isinstance(small, Program)
     compacted = save(small, run.folder / shipped.SMALL, about=run.about())

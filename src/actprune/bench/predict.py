@@ -53,6 +53,8 @@ def predict(file: str | Path, source: str, threads: int, batch_size: int, out: P
     Raises ArtifactError, DataError (shapes that do not fit), RuntimePathError.
     """
     program, example = example_of(file)
+    if inspect(file).about.get("task") == "autoencode":
+        raise DataError(f"{file} rebuilds its input and knows no classes; use actprune.load and call what it returns")
     x, y = _inputs(source)
     if tuple(x.shape[1:]) != tuple(example.shape[1:]):
         found, wanted = tuple(x.shape[1:]), tuple(example.shape[1:])

@@ -13,24 +13,34 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from actprune import methods, recipes
 from actprune.bench.config import RunConfig
 from actprune.errors import RecipeError, unknown_name
-from actprune.schedules import AccuracyTriggered, Cubic, OneShot
+from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors, LayerByLayer, OneShot
 from actprune.types import NM, Block, Neuron, Recipe, Schedule, Unit, Weight
 
 _SETTINGS = ("sparsity", "seed", "cycles", "start_at", "retrain_to", "schedule")
 
 
-def recipe_of(config: RunConfig, steps_per_epoch: int) -> Recipe:
-    """The method's recipe with this run's schedule. Raises RecipeError for unknown methods and options."""
+def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
+    """The method's recipe with this run's schedule. Raises RecipeError for unknown methods and options.
+
+    A method that has a parameter ``examples`` or ``steps`` is told the training examples, or the steps of the whole
+    run, unless the options do.
+    """
     if config.method not in methods.REGISTRY:
         raise RecipeError(unknown_name("method", config.method, methods.REGISTRY))
     known = inspect.signature(methods.REGISTRY[config.method]).parameters
-    values: dict[str, Any] = {"sparsity": config.sparsity, "seed": config.seed, **_checked_options(config)}
+    run = {"sparsity": config.sparsity, "examples": examples, "steps": config.max_epochs * steps_per_epoch}
+    values: dict[str, Any] = {name: value for name, value in run.items() if name in known}
+    values |= {"seed": config.seed, **_checked_options(config)}
     if config.schedule == "accuracy":
         own = {"cycles": config.cycles, "start_at": config.start_at, "retrain_to": config.retrain_to}
         recipe = methods.make(config.method, {**values, **{name: own[name] for name in own if name in known}})
-        return replace(recipe, schedule=_accuracy(config)) if waits_for_a_call(recipe) else recipe
-    schedule = OneShot() if config.schedule == "before" else _cubic(config, steps_per_epoch)
-    return methods.make(config.method, {**values, "schedule": schedule})
+        own_triggers = isinstance(recipe.schedule, (AccuracyTriggered, LayerByLayer))
+        return recipe if own_triggers else replace(recipe, schedule=_accuracy(config))
+    if config.schedule == "own":
+        return methods.make(config.method, values)
+    if "schedule" not in known:
+        raise RecipeError(f"method {config.method} has a schedule of its own; use schedule='own' (--schedule own)")
+    return methods.make(config.method, {**values, "schedule": _SCHEDULES[config.schedule](config, steps_per_epoch)})
 
 
 def waits_for_a_call(recipe: Recipe) -> bool:
@@ -84,6 +94,46 @@ def _accuracy(config: RunConfig) -> Schedule:
     return AccuracyTriggered(config.cycles, config.start_at, config.retrain_to)
 
 
+def _before(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    return OneShot()
+
+
+def _once(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    return OneShot(1 + _middle(config) * steps_per_epoch)
+
+
+def _rounds(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    """``cycles`` prunings, so one more training than that."""
+    length, rest = divmod(config.max_epochs, config.cycles + 1)
+    if rest or not length:
+        raise RecipeError(
+            f"schedule='rounds' with cycles={config.cycles} needs max_epochs to be a multiple of {config.cycles + 1}, "
+            f"one equal share for each of {config.cycles + 1} trainings; found {config.max_epochs}: use "
+            f"{max(1, length) * (config.cycles + 1)}"
+        )
+    return EqualSurvivors(config.cycles, length * steps_per_epoch)
+
+
+def _decaying(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    begin, stop = max(1, round(0.1 * config.max_epochs)), round(0.75 * config.max_epochs)
+    ramp = max(0, min(_middle(config), stop - 1) - begin)
+    if stop <= begin:
+        raise RecipeError(f"schedule='decaying' needs at least 3 epochs; found max_epochs={config.max_epochs}")
+    first = 1 + begin * steps_per_epoch
+    return Decaying(first, stop * steps_per_epoch, ramp * steps_per_epoch, every=16, seed=config.seed)
+
+
+def _middle(config: RunConfig) -> int:
+    """The epoch that ``cubic_epochs`` names; half of all if it does not."""
+    epochs = config.cubic_epochs or max(1, config.max_epochs // 2)
+    if epochs >= config.max_epochs:
+        raise RecipeError(
+            f"schedule={config.schedule!r} with cubic_epochs={epochs} and max_epochs={config.max_epochs}: no epoch is "
+            "left after the last pruning; use fewer cubic_epochs or more epochs"
+        )
+    return epochs
+
+
 def _cubic(config: RunConfig, steps_per_epoch: int) -> Schedule:
     """Prunings between epochs.
 
@@ -98,3 +148,6 @@ def _cubic(config: RunConfig, steps_per_epoch: int) -> Schedule:
         )
     every = gap * steps_per_epoch
     return Cubic(1, 1 + config.cycles * every, every)
+
+
+_SCHEDULES = {"cubic": _cubic, "once": _once, "before": _before, "rounds": _rounds, "decaying": _decaying}

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from actprune import recipes
-from actprune.bench import atomic, figures, lock
+from actprune.bench import atomic, figures, lock, spectra
 from actprune.bench.config import RunConfig
 from actprune.bench.environment import compare, environment, threads
 from actprune.bench.folder import RunFolder
 from actprune.bench.listener import Listener, Silent
 from actprune.bench.loop import Outcome, Standing, prune_before_training, train
 from actprune.bench.setup import Setup, build
+from actprune.bench.sharing import share
 from actprune.bench.summary import remark, restore_best, summarise
 from actprune.engine.pruner import Pruner
 from actprune.errors import CheckpointError
@@ -55,6 +56,8 @@ def run(
     listener = listener or Silent()
     with threads(config.threads):
         setup = build(config, recipe)
+        if config.spectra:
+            spectra.check(setup.recipe)
         folder = RunFolder(out)
         with lock.locked(folder.path):
             folder.claim(overwrite)
@@ -90,6 +93,8 @@ def _carry_out(
     """Load what there is, train on, write the end. The folder is locked."""
     at = Standing() if stored is None else _restored(setup, stored)
     setup.pruner.attach(setup.optimizer)
+    if setup.config.spectra:
+        spectra.watch(setup, folder)
     folder.truncate(at.epoch if stored is not None else -1)
     (folder.path / "summary.json").unlink(missing_ok=True)  # a run that goes on is not finished
     title = figures.run_title(setup.config.model_dump())
@@ -111,16 +116,17 @@ class _Keeper:
     """Writes what an epoch leaves behind: its lines first, its checkpoint last, so that the lines are never behind."""
 
     def __init__(self, setup: Setup, folder: RunFolder) -> None:
-        self.setup, self.folder, self.since = setup, folder, time.perf_counter()
+        self.setup, self.folder = setup, folder
+        self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def __call__(self, outcome: Outcome) -> None:
         cycle = self.setup.pruner.state.cycle if outcome.row["pruned"] else None
         if cycle is not None:
             flat = figures.flattened(outcome.counts or {}, self.setup.pruner.masks)
             _write_tensors(self.folder.path / "cycles" / f"cycle-{cycle:02d}.safetensors", flat)
-        now = time.perf_counter()
-        self.folder.append(outcome.row, now - self.since)
-        self.since = now
+        now, now_cpu = time.perf_counter(), time.process_time()
+        self.folder.append(outcome.row, now - self.since, now_cpu - self.since_cpu)
+        self.since, self.since_cpu = now, now_cpu
         self.checkpoint(outcome.standing, cycle)
 
     def checkpoint(self, at: Standing, cycle: int | None) -> None:
@@ -155,17 +161,35 @@ def _restored(setup: Setup, stored: dict[str, Any]) -> Standing:
 def _finish(setup: Setup, folder: RunFolder, at: Standing, plots: bool, listener: Listener) -> RunResult:
     """Final weights, summary and figures. summary.json goes last: it marks a finished run."""
     weights_from = restore_best(setup, at)
-    seconds = sum(row["seconds"] for row in folder.rows("timings.jsonl"))
-    summary = summarise(setup, at, weights_from, folder.path.name, seconds)
+    coded, spent = _shared(setup, at, listener)
+    timings = folder.rows("timings.jsonl")
+    summary = summarise(setup, at, weights_from, folder.path.name)
+    summary["storage_bytes"] = coded
+    for key, more in spent.items():
+        summary[key] = round(more + sum(row.get(key, 0.0) for row in timings), 3)
     summary["remark"] = remark(summary, setup.config.start_at)
     _write_tensors(folder.path / "model.safetensors", setup.model.state_dict())
     _write_tensors(folder.path / "masks.safetensors", dict(setup.pruner.masks))
+    if setup.config.spectra:
+        spectra.finish(setup, folder)
     if plots:
-        figures.draw(folder, figures.run_title(setup.config.model_dump()))
+        title = figures.run_title(setup.config.model_dump())
+        figures.draw(folder, title, setup.task.score_name)
+        if setup.config.task == "autoencode":
+            figures.draw_reconstruction(folder, setup, title)
     atomic.write_json(folder.path / "summary.json", summary)
     setup.pruner.detach()
     listener.finished(summary)
     return RunResult(folder.path, summary, setup.model, setup.pruner)
+
+
+def _shared(setup: Setup, at: Standing, listener: Listener) -> tuple[int | None, dict[str, float]]:
+    """The phase that a recipe with ``sharing`` ends with: bytes of the coded network, and the time it took."""
+    if not setup.recipe.sharing or not at.report:
+        return None, {"seconds": 0.0, "cpu_seconds": 0.0}
+    wall, cpu = time.perf_counter(), time.process_time()
+    coded = share(setup, at.epoch, listener)
+    return coded, {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actprune import recipes
-from actprune.bench import data, models
+from actprune.bench import labels, models
 from actprune.bench.config import RunConfig
 from actprune.bench.dataset import Dataset
 from actprune.bench.folder import RunFolder
@@ -46,6 +46,7 @@ class FinishedRun:
             "recipe": recipes.to_dict(self.recipe),
             "fingerprint": self.dataset.fingerprint,
             "shape": list(self.dataset.shape),
+            "task": self.config.task,
         }
 
 
@@ -57,7 +58,7 @@ def read(folder: str | Path) -> FinishedRun:
         raise CheckpointError(
             f"the run in {place.path} is not finished; `actprune resume {place.path}` goes on with it"
         )
-    dataset = data.load(config.data, seed=config.data_seed, validation=config.validation, download=config.download)
+    dataset, _ = labels.load(config)  # what ships is tuned on the labels the run knew, and on no others
     model = models.build(config.model, dataset, hidden=config.hidden, seed=config.seed, init=config.init)
     masks = {name: mask.bool() for name, mask in _tensors(place.path / "masks.safetensors").items()}
     try:

@@ -24,12 +24,15 @@ def restore_best(setup: Setup, at: Standing) -> int:
     return at.best_epoch
 
 
-def summarise(setup: Setup, at: Standing, weights_from: int, name: str, seconds: float) -> Summary:
-    """Plain values. Accuracies are of the weights now in the model, in evaluation mode, whole data sets."""
+def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summary:
+    """Plain values. Accuracies are of the weights now in the model, in evaluation mode, whole data sets.
+
+    What they and the losses are is in ``score_name`` and ``loss_name``: see ``bench.task``.
+    """
     pruner, config = setup.pruner, setup.config
     report, layers = at.report or {}, _layers(setup)
     scores = {
-        part: evaluate(setup.model, pair, setup.forward)
+        part: evaluate(setup.model, pair, setup.forward, setup.task)
         for part, pair in (("train", setup.train), ("validation", setup.validation), ("test", setup.test))
     }
     stages = setup.recipe.schedule.stages
@@ -38,8 +41,11 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str, seconds:
         "data": config.data,
         "model": config.model,
         "method": setup.recipe.name,
+        "task": config.task,
+        "score_name": setup.task.score_name,
+        "loss_name": setup.task.loss_name,
         "seed": config.seed,
-        "asked": final_fraction(setup.recipe.budget, plan.total(pruner)),
+        "asked": report.get("asked", 0.0) if setup.recipe.budget.kind == "threshold" else _asked(setup),
         "obtained": report.get("obtained", 0.0),
         "sparsity_with_unpruned_layers": pruner.sparsity,
         "compression": report.get("compression", 1.0),
@@ -59,8 +65,11 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str, seconds:
         "steps": pruner.state.step,
         "weights_from_epoch": weights_from,
         "stopped_by": at.stop,
-        "seconds": round(seconds, 3),
     }
+
+
+def _asked(setup: Setup) -> float:
+    return final_fraction(setup.recipe.budget, plan.total(setup.pruner))
 
 
 def remark(summary: Summary, config_start: float) -> str | None:
@@ -69,9 +78,10 @@ def remark(summary: Summary, config_start: float) -> str | None:
     if done >= planned:
         return None
     return (
-        f"{done} of {planned} prunings done: the training accuracy did not reach the next threshold before the run "
-        f"ended by {summary['stopped_by']!r}, so the sparsity asked was not reached; allow more epochs (--epochs), a "
-        f"larger learning rate (--lr), or lower thresholds (--start-at {config_start:g} now, --retrain-to)"
+        f"{done} of {planned} prunings done: the training {summary['score_name']} did not reach the next threshold "
+        f"before the run ended by {summary['stopped_by']!r}, so the sparsity asked was not reached; allow more epochs "
+        f"(--epochs), a larger learning rate (--lr), or lower thresholds (--start-at {config_start:g} now, "
+        "--retrain-to)"
     )
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
+from actprune.bench import semi
 from actprune.bench.config import RunConfig
 from actprune.bench.evaluate import Score
+from actprune.bench.labels import passes
 from actprune.bench.listener import Listener
 from actprune.bench.seeding import drawn, epoch_order, seeded_epoch
 from actprune.errors import ModelError
+from actprune.schedules import EqualSurvivors
 
 if TYPE_CHECKING:
     from actprune.bench.setup import Setup
@@ -24,52 +28,89 @@ def batch_sizes(count: int, size: int) -> list[int]:
     return [*sizes[:-2], sizes[-2] + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
-def learning_rate(config: RunConfig, epoch: int) -> float:
-    """Of an epoch, counted from 1. A pure function of its number, so that a resumed run needs no scheduler state."""
+def learning_rate(config: RunConfig, done: int, length: int) -> float:
+    """Of the epoch after ``done`` of ``length`` epochs. A pure function: a resumed run needs no scheduler state."""
     if config.lr_schedule == "constant":
         return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / config.max_epochs))
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(done, length - 1) / length))
 
 
-def train_epoch(setup: Setup, epoch: int, listener: Listener) -> Score:
+def _rate(setup: Setup) -> float:
+    """The learning rate of the epoch about to start; a recipe may want a lower one, or that of an earlier epoch."""
+    pruner, schedule = setup.pruner, setup.recipe.schedule
+    length = setup.config.max_epochs
+    if setup.recipe.recovery.replays is not None and isinstance(schedule, EqualSurvivors) and schedule.every:
+        length = max(1, schedule.every // setup.steps)  # every round has a schedule of its own
+    return pruner.lr_scale * learning_rate(setup.config, pruner.schedule_step // setup.steps, length)
+
+
+def train_epoch(setup: Setup, epoch: int, listener: Listener, lr: float | None = None) -> Score:
     """Train on every example once; running loss and accuracy of the epoch (as Keras reports them).
 
-    Nothing is read back from the device until the end. Raises ModelError when the loss is no longer finite.
+    With few labels the labelled examples come round again until the epoch is as long as with all of them. lr: instead
+    of the run's own. The loss reported leaves a recipe's penalty and the pseudo-labels out. Nothing is read back from
+    the device until the end. Raises ModelError when the loss is no longer finite.
     """
     x, y = setup.train
-    model, forward, backward, step = setup.model, setup.forward, setup.backward, setup.step
-    order = epoch_order(len(x), setup.config.seed, epoch).to(setup.device)
+    model, backward, step = setup.model, setup.backward, setup.step
+    guess = semi.weight(epoch, setup.config.max_epochs) if setup.config.semi == "pseudo" else 0.0
     loss_sum = torch.zeros((), device=setup.device)
-    hits = torch.zeros((), dtype=torch.int64, device=setup.device)
+    tally = torch.zeros((), dtype=torch.int64, device=setup.device)
     model.train()
     for group in setup.optimizer.param_groups:
-        group["lr"] = learning_rate(setup.config, epoch)
+        group["lr"] = _rate(setup) if lr is None else lr
     with seeded_epoch(setup.config.seed, epoch, setup.device):
         # Gathering batch by batch keeps the copy in the cache; a permuted copy of the whole set is 15 % slower.
-        for chosen in torch.split(order, batch_sizes(len(x), setup.config.batch_size)):
-            labels = y.index_select(0, chosen)
-            out = forward(x.index_select(0, chosen))
-            loss = F.cross_entropy(out.float() if out.itemsize < 4 else out, labels)
-            backward(loss)
+        for chosen, others in _batches(setup, epoch, with_others=guess > 0):
+            inputs, labels = x.index_select(0, chosen), y.index_select(0, chosen)
+            out, unsure = _outputs(setup, inputs, others)
+            loss = setup.task.loss(out, inputs, labels)
+            whole = loss if unsure is None else loss + guess * semi.loss(unsure)
+            backward(whole if setup.recipe.penalty is None else whole + setup.pruner.penalty())
             step()
             setup.optimizer.zero_grad()
             loss_sum += loss.detach() * len(labels)
-            hits += (out.detach().argmax(1) == labels).sum()
+            tally = tally + setup.task.tally(out.detach(), inputs, labels)
             listener.stepped()
-    loss_mean = float(loss_sum) / len(x)
+    loss_mean = float(loss_sum) / setup.examples
     if not torch.isfinite(loss_sum):
         raise ModelError(
             f"training diverged in epoch {epoch}: the loss is {loss_mean}; the last checkpoint is the one before. "
             f"Start again with a smaller learning rate (lr={setup.config.lr:g} now)"
         )
-    return Score(loss_mean, int(hits) / len(x))
+    return Score(loss_mean, setup.task.score(tally, setup.examples))
+
+
+def _outputs(setup: Setup, inputs: Tensor, others: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """For labelled inputs, and for unlabelled ones: one forward for both, so that BatchNorm sees them together."""
+    if others is None:
+        return setup.forward(inputs), None
+    out, unsure = torch.split(setup.forward(torch.cat((inputs, others))), [len(inputs), len(others)])
+    return out, unsure
+
+
+def _batches(setup: Setup, epoch: int, *, with_others: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Indices of labelled examples, and as many unlabelled inputs if wanted, for every step of an epoch."""
+    count, shown, seed = len(setup.train[0]), setup.examples, setup.config.seed
+    order = epoch_order(count, seed, epoch) if count == shown else passes(count, shown, seed, epoch)
+    labelled = torch.split(order.to(setup.device), batch_sizes(shown, setup.config.batch_size))
+    if not with_others or setup.unlabelled is None:
+        yield from ((chosen, None) for chosen in labelled)
+        return
+    rest = semi.order(len(setup.unlabelled), shown, seed, epoch).to(setup.device)
+    for chosen, others in zip(labelled, torch.split(rest, batch_sizes(shown, setup.config.batch_size)), strict=True):
+        yield chosen, setup.unlabelled.index_select(0, others)
 
 
 def observe_images(setup: Setup, epoch: int, images: int) -> None:
-    """Count on ``images`` random training images, the same ones for the same (seed, epoch); gradients where needed."""
-    x, y = setup.train
+    """Count on ``images`` random images of ``config.count_from``, the same ones for the same (seed, epoch).
+
+    Where the criterion needs gradients, of the mean loss.
+    """
+    x, y = setup.counted
     chosen = drawn(len(x), images, setup.config.seed, epoch).to(setup.device)
     with setup.pruner.observe():
-        out = setup.forward(x.index_select(0, chosen))
+        inputs = x.index_select(0, chosen)
+        out = setup.forward(inputs)
         if out.requires_grad:
-            setup.backward(F.cross_entropy(out.float(), y.index_select(0, chosen), reduction="mean"))
+            setup.backward(setup.task.loss(out.float(), inputs, None if y is None else y.index_select(0, chosen)))

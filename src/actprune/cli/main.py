@@ -14,7 +14,7 @@ from actprune.bench import RunConfig, resume, resume_seeds, run, run_seeds
 from actprune.bench.listener import Listener, Silent
 from actprune.bench.seeds import LIST
 from actprune.cli import options as o
-from actprune.cli import ship, show
+from actprune.cli import compare, report, ship, show
 from actprune.cli.problems import errors
 from actprune.cli.progress import Bars, Lines
 from actprune.cli.show_ship import terminal
@@ -39,6 +39,9 @@ def run_command(  # noqa: PLR0917
     model: o.Model = None,
     hidden: o.Hidden = None,
     init: o.Init = None,
+    task: o.Task = None,
+    labels: o.Labels = None,
+    semi: o.Semi = None,
     method: o.Method = None,
     option: o.Options = None,
     sparsity: o.Sparsity = None,
@@ -48,6 +51,8 @@ def run_command(  # noqa: PLR0917
     retrain_to: o.RetrainTo = None,
     cubic_epochs: o.CubicEpochs = None,
     count_images: o.CountImages = None,
+    count_from: o.CountFrom = None,
+    spectra: o.Spectra = None,
     seed: o.Seed = None,
     seeds: o.Seeds = None,
     max_epochs: o.Epochs = None,
@@ -57,6 +62,7 @@ def run_command(  # noqa: PLR0917
     weight_decay: o.WeightDecay = None,
     batch_size: o.BatchSize = None,
     optimizer: o.OptimizerName = None,
+    full_length: o.FullLength = None,
     stop_at: o.StopAt = None,
     patience: o.Patience = None,
     patience_from: o.PatienceFrom = None,
@@ -134,6 +140,8 @@ def methods_command(
 
 
 ship.register(app)
+report.register(app)
+app.command("compare", epilog="Stopped? The same command goes on.")(compare.compare_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -37,11 +37,19 @@ Model = Annotated[
     field(
         DATA,
         "model",
-        "article, lenet-300-100, lenet-5-caffe, resnet-20, mlp (with --hidden), or package.module:factory.",
+        "article, lenet-300-100, lenet-5-caffe, resnet-20, autoencoder, mlp (with --hidden), or "
+        "package.module:factory.",
     ),
 ]
 Hidden = Annotated[str | None, field(DATA, "hidden", "Sizes of the hidden layers, such as 300,200,100.")]
 Init = Annotated[str | None, field(DATA, "init", "Initial weights: glorot (Keras' default) or torch.")]
+Task = Annotated[
+    str | None, field(DATA, "task", "classify, or autoencode: give back the input (with --model autoencoder).")
+]
+Labels = Annotated[int | None, field(DATA, "labels", "Only so many training examples keep their label.")]
+Semi = Annotated[
+    str | None, field(DATA, "semi", "What is done with the others: none, or pseudo (labels of the network's own).")
+]
 
 Method = Annotated[str | None, field(PRUNE, "method", "A name that `actprune methods` lists.", "--method", "-m")]
 Options = Annotated[
@@ -59,7 +67,8 @@ Schedule = Annotated[
     field(
         PRUNE,
         "schedule",
-        "accuracy: at rising training accuracies; cubic: at fixed epochs; before: once, before training.",
+        "accuracy: at rising training accuracies; cubic: at fixed epochs; once: after --cubic-epochs; before: before "
+        "training; rounds: after equal shares of the epochs; decaying: again and again; own: as the method has it.",
     ),
 ]
 Cycles = Annotated[int | None, field(PRUNE, "cycles", "Number of prunings.")]
@@ -71,6 +80,13 @@ CubicEpochs = Annotated[
     int | None, field(PRUNE, "cubic_epochs", "Epochs in which the cubic schedule prunes; half of --epochs if left out.")
 ]
 CountImages = Annotated[int | None, field(PRUNE, "count_images", "Images drawn for each observation.")]
+CountFrom = Annotated[
+    str | None,
+    field(PRUNE, "count_from", "Draw them from train, validation, or unlabelled (those that --labels leaves without)."),
+]
+Spectra = Annotated[
+    bool | None, field(PRUNE, "spectra", "Write singular values around every pruning (at most 50).", "--spectra")
+]
 
 Seed = Annotated[int | None, field(TRAIN, "seed", "Of weights, batches, drawn images and ties.")]
 Seeds = Annotated[
@@ -86,6 +102,10 @@ Momentum = Annotated[float | None, field(TRAIN, "momentum", "Of sgd.")]
 WeightDecay = Annotated[float | None, field(TRAIN, "weight_decay", "Of the optimizer.")]
 BatchSize = Annotated[int | None, field(TRAIN, "batch_size", "Examples per step.")]
 OptimizerName = Annotated[str | None, field(TRAIN, "optimizer", "sgd, adam or adamw.")]
+FullLength = Annotated[
+    bool | None,
+    field(TRAIN, "full_length", "Train for --epochs whatever accuracy is reached.", "--full-length/--no-full-length"),
+]
 StopAt = Annotated[
     float | None,
     field(TRAIN, "stop_at", "Training accuracy that ends the run after the last pruning; --retrain-to if left out."),

@@ -36,13 +36,17 @@ def run_table(found: Mapping[str, Any]) -> Table:
     table.add_column(f"asked, or before{_when(dense)}", justify="right")
     table.add_column(f"pruned (weights of epoch {found['weights_from_epoch']})", justify="right")
     table.add_row("weights removed", _percent(found["asked"]), _percent(found["obtained"]))
+    overall = found.get("sparsity_with_unpruned_layers", found["obtained"])
+    if abs(overall - found["obtained"]) > 0.01:  # an autoencoder's output layer, left alone, is half of its weights
+        table.add_row("of all layers' weights", "", _percent(overall))
     table.add_row("compression", _times(1 / (1 - found["asked"])), _times(found["compression"]))
     table.add_row("FLOP kept", "100.00 %", _percent(found["flop_kept"]))
     table.add_row("prunings", str(found["prunings_planned"]), str(found["prunings_done"]), end_section=True)
     for part in ("train", "validation", "test"):
         last = part == "test"
         key = f"{part}_accuracy"
-        table.add_row(f"{part} accuracy", _percent(dense.get(key)), _percent(found[key]), end_section=last)
+        score = found.get("score_name", "accuracy")
+        table.add_row(f"{part} {score}", _percent(dense.get(key)), _percent(found[key]), end_section=last)
     for row in found["layers"]:
         table.add_row(row["name"].removesuffix(".weight"), *_layer(row))
     table.add_section()
@@ -65,7 +69,8 @@ def seeds(console: Console, results: Sequence[RunResult]) -> None:
     )
     rows: list[dict[str, Any]] = [{"run": row["run"], **{key: row[key] for key in shown}} for row in found]
     rows.append({"run": "mean ± std", **{key: [row[key] for row in found] for key in shown}})
-    console.print(summary_table(rows, f"{len(found)} seeds"))
+    score = found[0].get("score_name", "accuracy")
+    console.print(summary_table(rows, f"{len(found)} seeds" + (f"; acc. = {score}" if score != "accuracy" else "")))
     for row in found:
         if row["remark"]:
             console.print(Text(f"{row['run']}: {row['remark']}", style="yellow"))

@@ -12,11 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from actprune.criteria.magnitude import lamp
 from actprune.errors import RecipeError
 from actprune.types import Need, Signals
 
 Count = Literal["nonzero", "zero", "mean_abs"]
-Across = Literal["count", "rate", "layer_mean"]
+Across = Literal["count", "rate", "layer_mean", "lamp"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Counter:
     count        "nonzero": activations != 0 (default; the article's text); "zero": activations == 0 (code since July
                  2023: the MOST active neurons score lowest); "mean_abs": mean of abs(activation) (December 2022)
     across       how activities of different layers are compared in a global ranking: "count" as counted (the article);
-                 "rate" per example and position; "layer_mean" relative to the mean of the neuron's layer
+                 "rate" per example and position; "layer_mean" relative to the mean of the neuron's layer; "lamp"
+                 (times the weight only): count x |w| weighed against what its layer keeps, as LAMP weighs |w|
     fires_above  count activations > this, for activations that are never exactly zero (GELU, SiLU, tanh)
     """
 
@@ -37,8 +39,10 @@ class Counter:
     def __post_init__(self) -> None:
         if self.count not in ("nonzero", "zero", "mean_abs"):
             raise RecipeError(f"count={self.count!r} is not known; use 'nonzero', 'zero' or 'mean_abs'")
-        if self.across not in ("count", "rate", "layer_mean"):
-            raise RecipeError(f"across={self.across!r} is not known; use 'count', 'rate' or 'layer_mean'")
+        if self.across not in ("count", "rate", "layer_mean", "lamp"):
+            raise RecipeError(f"across={self.across!r} is not known; use 'count', 'rate', 'layer_mean' or 'lamp'")
+        if self.across == "lamp" and not isinstance(self, CounterTimesWeight):
+            raise RecipeError("across='lamp' weighs single weights, but the score is one per neuron; use 'layer_mean'")
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -53,6 +57,8 @@ class Counter:
             activity = sums["out_abs"] / rows
         else:
             activity = sums["fired"] if self.count == "nonzero" else rows - sums["fired"]
+        if activity.dim() == 0:  # one figure for all neurons of an output layer, which always fire
+            activity = activity.expand(signals.weight.shape[0])
         if self.across == "rate" and self.count != "mean_abs":
             return activity.double() / rows
         if self.across == "layer_mean":
@@ -72,6 +78,7 @@ class CounterTimesWeight(Counter):
     """score(w_ij) = activity of neuron i times |w_ij|."""
 
     def score(self, signals: Signals) -> Tensor:
-        """``(out, in, *kernel)`` in float32, or float64 for float64 weights."""
+        """``(out, in, *kernel)`` in float32, or float64 for float64 weights and for "lamp"."""
         dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
-        return super().score(signals).to(dtype) * signals.weight.abs().to(dtype)
+        score = super().score(signals).to(dtype) * signals.weight.abs().to(dtype)
+        return lamp(score) if self.across == "lamp" else score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -23,6 +24,68 @@ class Magnitude:
     def score(self, signals: Signals) -> Tensor:
         """``|w|``, shape and dtype of the weight."""
         return signals.weight.abs()
+
+
+@dataclass(frozen=True)
+class MagnitudeOverDeviation:
+    """score = |w| / (q_l * std(W_l)) over the weights of the layer that are still there.
+
+    Cutting at 1 is Han et al.'s threshold q_l * std(W_l) (arXiv 1506.02626); ranking all layers together by it is one
+    common quality parameter for every layer, whatever it must be for the budget.
+
+    quality: pairs of fnmatch pattern of a weight name and q_l; everything else has q = 1.
+    """
+
+    quality: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Nothing but the weight."""
+        return ()
+
+    def score(self, signals: Signals) -> Tensor:
+        """Shape of the weight, float32 (float64 for float64 weights)."""
+        weight = signals.weight.double()
+        alive = weight if signals.mask is None else weight[signals.mask.to(weight.device)]
+        deviation = alive.std(correction=0) if alive.numel() else weight.new_tensor(1.0)
+        quality = next((q for pattern, q in self.quality if fnmatchcase(signals.name, pattern)), 1.0)
+        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
+        tiny = torch.finfo(torch.float64).tiny  # a layer of equal weights deviates from nothing
+        return (weight.abs() / (quality * deviation).clamp_min(tiny)).to(dtype)
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """score(w) = w^2 / sum of v^2 over the weights v of the layer with |v| >= |w|: what the layer would lose by it.
+
+    The largest weight of every layer scores 1, so a global ranking empties no layer.
+    Source: Lee et al. 2021 (arXiv 2010.07611), eq. 4. Equal magnitudes share one sum here, where the authors' code
+    sorts them in some order.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Nothing but the weight."""
+        return ()
+
+    def score(self, signals: Signals) -> Tensor:
+        """Shape of the weight, float64."""
+        return lamp(signals.weight.double().abs())
+
+
+def lamp(magnitude: Tensor) -> Tensor:
+    """LAMP of non-negative magnitudes of one layer: ``m^2 / sum of squares of all that are at least m``, float64."""
+    square = magnitude.double().square().flatten()
+    ordered, order = square.sort(descending=True)
+    upto = ordered.cumsum(0)
+    # equal values belong to one another's sum: take the sum at the end of each run of equals
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    run = torch.cumsum(last, 0) - last.long()
+    upto = upto[last][run]
+    score = torch.empty_like(square)
+    score[order] = ordered / upto.clamp_min(torch.finfo(torch.float64).tiny)
+    return score.view(magnitude.shape)
 
 
 @dataclass(frozen=True)

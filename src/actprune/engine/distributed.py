@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch.distributed as dist
@@ -56,6 +56,14 @@ def reduced_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name in sorted(total):
             dist.all_reduce(total[name])
     return total
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace each by its mean over all ranks, in place. A collective call."""
+    if (ranks := _world()) > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor.div_(ranks)
 
 
 def full(tensor: Tensor) -> Tensor:

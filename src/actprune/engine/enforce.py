@@ -21,9 +21,14 @@ _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Enforcer:
-    """Zeroes the pruned weights of a model and of copies of it (EMA)."""
+    """Zeroes the pruned weights of a model and of copies of it (EMA).
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    hidden: where a splicing recipe keeps the values behind the zeros; None for every other.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], hidden: dict[str, Tensor] | None = None) -> None:
+        self.hidden = hidden
+        self._shown = False
         self.targets: list[Mapping[str, nn.Parameter]] = [parameters]
         self.parameters = parameters
         self._masks: dict[str, Tensor] = {}  # this rank's part, True = kept
@@ -41,6 +46,30 @@ class Enforcer:
         if missing:
             raise ModelError(f"the copy has no parameters {missing}; attach(copies=) wants copies of the pruned model")
         self.targets.append(parameters)
+
+    def show(self) -> None:
+        """Put the values behind the zeros back into the weights of a splicing recipe: an optimizer step follows, or a
+        pruning that looks at them.
+        """
+        if self.hidden and not self._shown:
+            with torch.no_grad():
+                for name, values in self.hidden.items():
+                    local(self.parameters[name]).copy_(values)
+        self._shown = bool(self.hidden)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """After a step or a pruning: zero what is pruned; a splicing recipe remembers the values first."""
+        if self.hidden is not None and (self._shown or not self.hidden):
+            for name in self._masks:
+                self.hidden[name] = local(self.parameters[name]).clone()
+        self._shown = False
+        self.apply()
+
+    def settle_if_shown(self) -> None:
+        """After a pruning that failed: as it was."""
+        if self._shown:
+            self.settle()
 
     @torch.no_grad()
     def apply(self, parameters: Mapping[str, nn.Parameter] | None = None) -> None:

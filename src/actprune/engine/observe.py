@@ -200,3 +200,12 @@ class Observer:
             for site in graph.every_site():
                 if site.layer in layers if layers is not None else site.layer not in graph.outputs:
                     yield site
+
+
+def look(observer: Observer, model: nn.Module, example: Any) -> None:
+    """Let ``observer`` see the structure from one example; what is counted on it is forgotten."""
+    looker = Observer(model, observer.layers, [], {})
+    with looker.observing():
+        model(*example) if isinstance(example, (tuple, list)) else model(example)
+    observer.graph, observer.probe = looker.graph, looker.probe
+    observer.positions.update(looker.positions)

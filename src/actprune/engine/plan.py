@@ -14,8 +14,8 @@ from actprune.core import Choice, Cost, LayerFacts, final_fraction
 from actprune.engine.distributed import agree, full, local, reduced, reduced_gradients
 from actprune.engine.recovery import check_snapshot
 from actprune.engine.report import PruneReport, layer_reports
-from actprune.errors import ActpruneError, ModelError, ObservationError
-from actprune.types import Need, Signals
+from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeError
+from actprune.types import Need, Recipe, Signals, Sums
 
 if TYPE_CHECKING:
     from actprune.engine.pruner import Pruner
@@ -28,6 +28,24 @@ class Job:
     facts: list[LayerFacts]
     signals: Callable[[str], Signals]
     others: Cost
+    moments: dict[str, Sums]
+
+
+OWN_NEEDS = ("gradient", "weights", "learnt")
+"""What a criterion may need that is no statistic of activations."""
+
+
+def check_fraction(recipe: Recipe, fraction: float | None) -> None:
+    """Raise RecipeError for an argument of ``prune()`` that means nothing."""
+    if fraction is None:
+        return
+    if not 0.0 <= fraction < 1.0:
+        raise RecipeError(f"prune(fraction={fraction!r}): expected a removed fraction 0 <= f < 1, such as 0.9")
+    if recipe.budget.kind == "threshold":
+        raise RecipeError(
+            f"prune(fraction={fraction!r}): this recipe keeps what scores at least {recipe.budget.value:g}, whatever "
+            "fraction that is; call prune() without a fraction, or use a recipe with a sparsity"
+        )
 
 
 def prepare(pruner: Pruner) -> Job:
@@ -39,6 +57,7 @@ def prepare(pruner: Pruner) -> Job:
     sums = reduced(pruner.observer.sums)
     gradients = reduced_gradients(pruner.state.gradients)
     free = pruner.recipe.regrow == "free"
+    outputs = output_layers(pruner)
     facts = [
         LayerFacts(
             name=name,
@@ -46,14 +65,51 @@ def prepare(pruner: Pruner) -> Job:
             positions=_positions(pruner, name),
             mask=None if free else pruner.state.masks.get(name),
             device=local(parameters[name]).device,
+            output=name in outputs,
         )
         for name in names
     ]
+    moments = _moments(pruner, names)
+    unmuted = [name for name in names if _always_fires(pruner, name)]
+    rows = max((own["rows"] for own in sums.values() if "rows" in own), default=torch.tensor(1))
+    always = {"rows": rows, "fired": rows}
 
     def signals(name: str) -> Signals:
-        return Signals(name, full(parameters[name]), sums.get(name, {}), gradients.get(name), pruner.recipe.seed)
+        return Signals(
+            name=name,
+            weight=full(parameters[name]),
+            sums={**(always if name in unmuted else sums.get(name, {})), **moments.get(name, {})},
+            gradient=gradients.get(name),
+            seed=pruner.recipe.seed,
+            mask=pruner.state.masks.get(name),
+            learnt={key: value.detach() for key, value in pruner.state.learnt.get(name, {}).items()},
+        )
 
-    return Job(facts, signals, _others(pruner, names))
+    return Job(facts, signals, _others(pruner, names), moments)
+
+
+def _always_fires(pruner: Pruner, name: str) -> bool:
+    """Whether it is an output layer without a non-linearity: nothing is counted there, every neuron always fires."""
+    graph, sums = pruner.observer.graph, pruner.observer.sums
+    counts = any(need.statistic == "firing" and need.fires_above is None for need in pruner.recipe.criterion.needs)
+    seen = graph is not None and name in graph.outputs and not graph.sites[name].exact_zero
+    return counts and seen and bool(sums) and "fired" not in sums.get(name, {})
+
+
+def _moments(pruner: Pruner, names: list[str]) -> dict[str, Sums]:
+    """Number, sum of |w| and sum of w^2 of every layer, as they were at the first pruning (float64)."""
+    wanted = any(need.statistic == "weights" for need in pruner.recipe.criterion.needs)
+    if pruner.state.moments or not wanted:
+        return pruner.state.moments
+    weights = {name: full(pruner.parameters[name]).double() for name in names}
+    return {
+        name: {
+            "weights": weight.new_tensor(weight.numel()),
+            "weights_abs": weight.abs().sum(),
+            "weights_square": weight.square().sum(),
+        }
+        for name, weight in weights.items()
+    }
 
 
 def pruned_layers(pruner: Pruner) -> list[str]:
@@ -65,7 +121,7 @@ def pruned_layers(pruner: Pruner) -> list[str]:
         names = [name for name in seen if name in pruner.layers] + [name for name in names if name not in seen]
     if not pruner.recipe.skip_output:
         return names
-    outputs = set(names[-1:]) if graph is None else set(graph.outputs)
+    outputs = output_layers(pruner)
     hidden = [name for name in names if name not in outputs]
     if not hidden:
         raise ModelError(
@@ -73,6 +129,12 @@ def pruned_layers(pruner: Pruner) -> list[str]:
             "use a model with a hidden layer, or a method that prunes the output layer (magnitude, wanda, snip)"
         )
     return hidden
+
+
+def output_layers(pruner: Pruner) -> set[str]:
+    """Layers whose outputs leave the model; the last one while the structure is not known."""
+    graph = pruner.observer.graph
+    return set(list(pruner.layers)[-1:]) if graph is None else set(graph.outputs)
 
 
 def total(pruner: Pruner) -> int:
@@ -117,7 +179,7 @@ def report(pruner: Pruner, job: Job, masks: Mapping[str, Tensor], asked: float) 
     return PruneReport(
         cycle=pruner.state.cycle + 1,
         budget=f"{budget.kind} {budget.value:g} of {budget.of}, final {final_fraction(budget, weights):.4f}",
-        asked=asked,
+        asked=obtained if budget.kind == "threshold" else asked,
         obtained=obtained,
         sparsity=1 - kept / weights,
         compression=weights / kept if kept else float("inf"),
@@ -139,8 +201,9 @@ def _local_problem(pruner: Pruner, names: list[str]) -> ActpruneError | None:
     try:
         _check_structure(pruner)
         check_snapshot(pruner.recipe.recovery, pruner.state)
+        counted = [name for name in names if not _always_fires(pruner, name)]
         for need in pruner.recipe.criterion.needs:
-            _check_need(need, names, pruner)
+            _check_need(need, counted if need.statistic == "firing" else names, pruner)
     except ActpruneError as problem:
         return problem
     return None
@@ -148,7 +211,7 @@ def _local_problem(pruner: Pruner, names: list[str]) -> ActpruneError | None:
 
 def _check_structure(pruner: Pruner) -> None:
     recipe = pruner.recipe
-    if recipe.count_on == "train" and pruner.recipe.criterion.needs and not pruner.observer.sums:
+    if recipe.count_on == "train" and pruner.observer.statistics and not pruner.observer.sums:
         raise ObservationError(
             "no training batch was counted although the recipe counts on live batches: attach(optimizer) before "
             "training, train in model.train() mode, and do not send the batches through a torch.compile'd model "
@@ -162,6 +225,11 @@ def _check_structure(pruner: Pruner) -> None:
 
 
 def _check_need(need: Need, names: list[str], pruner: Pruner) -> None:
+    if need.statistic == "weights":
+        return
+    if need.statistic == "learnt":
+        _check_learnt(names, pruner)
+        return
     gradient = need.statistic == "gradient"
     have: Mapping[str, object] = pruner.state.gradients if gradient else pruner.observer.sums
     if missing := [name for name in names if name not in have]:
@@ -171,6 +239,18 @@ def _check_need(need: Need, names: list[str], pruner: Pruner) -> None:
         )
     if not gradient:
         pruner.observer.check(names)
+
+
+def _check_learnt(names: list[str], pruner: Pruner) -> None:
+    if missing := [name for name in names if not pruner.state.learnt.get(name)]:
+        raise ObservationError(
+            f"{pruner.recipe.name} needs what its penalty learns beside {missing}, but it learns nothing there; give "
+            "the recipe the penalty that belongs to its criterion"
+        )
+    for name in names:
+        for key, value in pruner.state.learnt[name].items():
+            if not bool(torch.isfinite(value).all()):
+                raise ModelError(f"{key} of {name} is NaN or Inf; training has diverged, nothing was pruned")
 
 
 def _positions(pruner: Pruner, name: str) -> int:

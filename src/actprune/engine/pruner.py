@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from actprune import stats
-from actprune.core import final_fraction, select
 from actprune.engine import plan
-from actprune.engine.distributed import local
+from actprune.engine.decide import decide
 from actprune.engine.enforce import Enforcer
 from actprune.engine.gradients import collected
-from actprune.engine.observe import Observer
-from actprune.engine.orphans import fold_constants
-from actprune.engine.recovery import recover, take_snapshot
+from actprune.engine.learner import Learner
+from actprune.engine.observe import Observer, look
+from actprune.engine.recovery import recover, rescale_dropout, take_snapshot
 from actprune.engine.report import PruneReport
+from actprune.engine.resume import restore
 from actprune.engine.wrappers import layer_of, unwrap_optimizer
-from actprune.errors import CheckpointError, ModelError, ObservationError, RecipeError
-from actprune.graph import Graph, prunable_layers, unwrap, without_orphans
+from actprune.errors import ModelError, ObservationError, RecipeError
+from actprune.graph import prunable_layers, unwrap
 from actprune.state import PruneState
 from actprune.types import Recipe
 
@@ -51,16 +51,19 @@ class Pruner:
         self.recipe = recipe
         self.layers = prunable_layers(self.model, skip, include_frozen)
         self._state = PruneState()
-        statistics = [stats.make(need) for need in recipe.criterion.needs if need.statistic != "gradient"]
+        self.learner = Learner(self.model, self.layers, self.parameters, recipe.penalty)
+        self._state.learnt = self.learner.learnt
+        statistics = [stats.make(need) for need in recipe.criterion.needs if need.statistic not in plan.OWN_NEEDS]
         self.observer = Observer(self.model, self.layers, statistics, self._state.sums)
         self._needs_gradient = any(need.statistic == "gradient" for need in recipe.criterion.needs)
-        self._enforcer = Enforcer(self._parameters(self.model))
+        self.enforcer = Enforcer(self.parameters, self._state.hidden if recipe.regrow == "splice" else None)
         self._optimizers: list[Optimizer] = []
         self._handles: list[Any] = []
+        self.watchers: list[Callable[[str], None]] = []  # called with "before" and "after" around every pruning
         self.last_report: PruneReport | None = None  # of the latest pruning, also one that a step triggered
         take_snapshot(self.model, recipe.recovery, self._state)
         if example is not None:
-            self._look(example)
+            look(self.observer, self.model, example)
 
     # ---- observing -------------------------------------------------------------------------------------------------
 
@@ -79,14 +82,6 @@ class Pruner:
             stack.enter_context(self.observer.observing(gradients=self._needs_gradient))
             yield
 
-    def _look(self, example: Any) -> None:
-        """See the structure from one example; what is counted on it is forgotten."""
-        looker = Observer(self.model, self.layers, [], {})
-        with looker.observing():
-            self.model(*example) if isinstance(example, (tuple, list)) else self.model(example)
-        self.observer.graph, self.observer.probe = looker.graph, looker.probe
-        self.observer.positions.update(looker.positions)
-
     # ---- pruning ---------------------------------------------------------------------------------------------------
 
     def prune(self, fraction: float | None = None) -> PruneReport:
@@ -95,50 +90,34 @@ class Pruner:
         Under DDP or FSDP every rank must call it. Nothing is changed when it raises: ObservationError (missing or
         empty statistics), ModelError (NaN weights), BudgetError, LayerCollapseError.
         """
-        if fraction is not None and not 0.0 <= fraction < 1.0:
-            raise RecipeError(f"prune(fraction={fraction!r}): expected a removed fraction 0 <= f < 1, such as 0.9")
-        job = plan.prepare(self)
-        asked = self._target() if fraction is None else fraction
-        graph = self.observer.graph
-        closes = self.recipe.remove_orphans and graph is not None
-        choice = select(
-            self.recipe,
-            job.facts,
-            job.signals,
-            plan.on_top_of_orphans(self, job, asked),
-            cycle=self._state.cycle,
-            others=job.others,
-            closure=(lambda m: without_orphans(graph, m)) if closes and graph is not None else None,
-        )
-        report = plan.report(self, job, choice.masks, asked)
-        if closes and graph is not None:
-            fold_constants(self.model, graph, self.layers, choice, self.observer.probe)
-        self._state.orphans += plan.orphans(self, job, choice)
-        self._take_over(choice.masks)
-        self.last_report = report
+        plan.check_fraction(self.recipe, fraction)
+        self.enforcer.show()
+        try:
+            report = decide(self, fraction)
+        finally:
+            self.enforcer.settle_if_shown()
+        for watch in self.watchers:
+            watch("after")
         return report
 
-    def _target(self) -> float:
-        if self.finished:
-            raise RecipeError(
-                f"all {self._stages()} prunings of this recipe are done; "
-                "give prune(fraction=) or a schedule of more cycles"
-            )
-        return self.recipe.schedule.target(self._state.progress, final_fraction(self.recipe.budget, plan.total(self)))
-
-    def _take_over(self, masks: dict[str, Tensor]) -> None:
+    def take_over(self, masks: dict[str, Tensor]) -> None:
+        """Make these the masks: zero what is pruned, recover, and count the pruning."""
         self._state.masks = masks
-        self._enforcer.set_masks(masks)
-        self._enforcer.apply()
-        recover(self.model, self.recipe.recovery, self._state, self._optimizers)
-        self._enforcer.apply()
+        self.enforcer.set_masks(masks)
+        self.enforcer.settle()
+        last = self._state.cycle + 1 >= self.stages
+        recover(self.model, self.recipe.recovery, self._state, self._optimizers, weights=self.parameters, last=last)
+        rescale_dropout(self.model, self.recipe.recovery, self._state, self._weights())
+        self.enforcer.apply()
         self._state.cycle += 1
+        self._state.pruned_at = self._state.step
         self._state.metric_at_last_prune = self._state.metric
         self._state.gradients.clear()
         if self.recipe.reset_counts:
             self._state.sums.clear()
         if self.finished:
             self.observer.stop_live()
+            self.learner.stop()
 
     # ---- training --------------------------------------------------------------------------------------------------
 
@@ -152,14 +131,17 @@ class Pruner:
         for number, optimizer in enumerate(map(unwrap_optimizer, optimizers)):
             first = number == 0 and not self._optimizers
             self._optimizers.append(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._count_step if first else self._after_step))
         for copy in copies:
-            self._enforcer.add_copy(self._parameters(unwrap(copy)))
+            self.enforcer.add_copy(self._parameters(unwrap(copy)))
         if mask_grads:
-            self._enforcer.mask_gradients()
+            if self.recipe.regrow == "splice":
+                raise RecipeError("mask_grads=True would keep pruned weights from learning, which splicing needs")
+            self.enforcer.mask_gradients()
         if self.recipe.count_on == "train" and not self.finished:
             self.observer.start_live(self.recipe.count_every)
-        self._enforcer.apply()
+        self.enforcer.apply()
         return self
 
     def detach(self) -> None:
@@ -168,11 +150,38 @@ class Pruner:
             handle.remove()
         self._handles.clear()
         self._optimizers.clear()
-        self._enforcer.remove()
+        self.enforcer.remove()
         self.observer.stop_live()
+
+    def penalty(self) -> Tensor:
+        """The recipe's term of the loss, 0-dim: ``(loss + pruner.penalty()).backward()``. 0 if it has none."""
+        return self.learner.loss(self._state.step)
+
+    def extra_parameters(self) -> list[nn.Parameter]:
+        """What the recipe learns beside the weights: give it to the optimizer together with the model's parameters."""
+        return self.learner.parameters
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor that the recipe wants on the learning rate now (retraining at a reduced rate). The loop is yours."""
+        return self.recipe.recovery.lr_scale if self._state.cycle else 1.0
+
+    @property
+    def schedule_step(self) -> int:
+        """Where the learning-rate schedule ought to stand: the steps done, or less after the recipe has rewound it."""
+        replays = self.recipe.recovery.replays
+        if replays is None or not self._state.cycle:
+            return self._state.step
+        return self._state.step - self._state.pruned_at + replays
+
+    def _before_step(self, *_: Any) -> None:
+        self.learner.before_step()
+        if not self._state.released:
+            self.enforcer.show()
 
     def _count_step(self, *_: Any) -> None:
         self._state.step += 1
+        self.learner.after_step(self._state.step)
         take_snapshot(self.model, self.recipe.recovery, self._state)
         # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
         moment = self._state.progress
@@ -181,8 +190,8 @@ class Pruner:
         self._after_step()
 
     def _after_step(self, *_: Any) -> None:
-        if self.recipe.regrow == "frozen" and not self._state.released:
-            self._enforcer.apply()
+        if self.recipe.regrow != "free" and not self._state.released:
+            self.enforcer.settle()
 
     def due(self, metric: float | None = None) -> bool:
         """Whether ``report_metric(metric)`` would prune now."""
@@ -201,7 +210,7 @@ class Pruner:
 
     def enforce(self, model: nn.Module | None = None) -> None:
         """Zero the pruned weights now, in the pruned model or in a copy of it (an EMA, a deep copy)."""
-        self._enforcer.apply(None if model is None else self._parameters(unwrap(model)))
+        self.enforcer.apply(None if model is None else self._parameters(unwrap(model)))
 
     def release(self) -> None:
         """Stop holding zeros: pruned weights may return (the founding article's retraining test)."""
@@ -230,15 +239,19 @@ class Pruner:
         """Removed fraction of all prunable weights, 0..1."""
         kept = sum(int(mask.sum()) for mask in self._state.masks.values())
         total = sum(mask.numel() for mask in self._state.masks.values())
-        every = sum(parameter.numel() for parameter in self.parameters.values())
-        return (total - kept) / every
+        return (total - kept) / self._weights()
 
     @property
     def finished(self) -> bool:
         """Whether all planned prunings are done."""
-        return self._state.cycle >= self._stages()
+        return self._state.cycle >= self.stages
 
-    def _stages(self) -> int:
+    def _weights(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @property
+    def stages(self) -> int:
+        """Prunings that are planned."""
         stages = self.recipe.schedule.stages
         return len(plan.pruned_layers(self)) if stages is None else stages
 
@@ -251,22 +264,11 @@ class Pruner:
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError when the state belongs to another model."""
-        state = PruneState.from_state_dict(stored)
-        parameters = self.parameters
-        for name, mask in state.masks.items():
-            if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
-                found = tuple(parameters[name].shape) if name in parameters else "no such weight"
-                raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
+        restore(self, PruneState.from_state_dict(stored))
+
+    def take_state(self, state: PruneState) -> None:
+        """Replace the state as it is; ``load_state_dict`` is what also tells everybody."""
         self._state = state
-        state.masks = {name: mask.to(local(parameters[name]).device) for name, mask in state.masks.items()}
-        self.observer.sums = state.sums
-        self.observer.graph = None if state.graph is None else Graph.from_dict(state.graph)
-        self.observer.probe = state.probe
-        self.observer.positions = dict(state.positions)
-        self.observer.forwards = state.forwards
-        self._enforcer.set_masks(self._state.masks)
-        if self.finished:
-            self.observer.stop_live()
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -9,9 +9,16 @@ from typing import Any
 from actprune.errors import RecipeError, unknown_name
 from actprune.methods.activation import activation, activation_literal
 from actprune.methods.apoz import apoz
+from actprune.methods.deep_compression import deep_compression
+from actprune.methods.dns import dns, dns_thresholds
+from actprune.methods.han import han, han_thresholds
+from actprune.methods.lamp import lamp
+from actprune.methods.lottery import lottery
 from actprune.methods.magnitude import magnitude
+from actprune.methods.nuclear_norm import nuclear_norm
 from actprune.methods.random import random
 from actprune.methods.snip import snip
+from actprune.methods.variational_dropout import variational_dropout, variational_dropout_threshold
 from actprune.methods.wanda import wanda
 from actprune.types import Recipe
 
@@ -20,16 +27,45 @@ __all__ = [
     "activation",
     "activation_literal",
     "apoz",
+    "deep_compression",
+    "dns",
+    "dns_thresholds",
+    "han",
+    "han_thresholds",
+    "lamp",
+    "lottery",
     "magnitude",
     "make",
     "names",
+    "nuclear_norm",
     "random",
     "snip",
+    "variational_dropout",
+    "variational_dropout_threshold",
     "wanda",
 ]
 
 REGISTRY: dict[str, Callable[..., Recipe]] = {
-    method.__name__: method for method in (activation, activation_literal, apoz, magnitude, random, snip, wanda)
+    method.__name__: method
+    for method in (
+        activation,
+        activation_literal,
+        apoz,
+        deep_compression,
+        dns,
+        dns_thresholds,
+        han,
+        han_thresholds,
+        lamp,
+        lottery,
+        magnitude,
+        nuclear_norm,
+        random,
+        snip,
+        variational_dropout,
+        variational_dropout_threshold,
+        wanda,
+    )
 }
 
 

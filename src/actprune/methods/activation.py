@@ -22,7 +22,8 @@ Deviations of ``activation_literal`` from the text and the authors' code
 Guards of ``activation``
   - orphans count inside the budget, so that 90 % asked is 90 % obtained;
   - no layer is emptied: the best ``keep_at_least`` units of each layer never compete;
-  - activities are compared across layers relative to the mean of their layer.
+  - activities are compared across layers relative to the mean of their layer, or (``across="lamp"``) every score is
+    weighed against what its layer would keep, the idea of Lee et al. 2021 (arXiv 2010.07611) applied to count x |w|.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def activation(
     remove_orphans: bool = True,
     keep_at_least: int = 1,
     regrow: Literal["frozen", "free"] = "frozen",
+    skip_output: bool = True,
     seed: int = 0,
 ) -> Recipe:
     """Activation-based pruning, guarded: no layer emptied, orphans inside the budget, layers comparable.
@@ -73,6 +75,8 @@ def activation(
     scope       "global", "layer" (each layer loses the same fraction) or "row"
     cycles      1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
                 towards ``retrain_to``, amounts proportional to 0.8^i
+    skip_output leave the output layer alone, as the article does; False: its neurons, which have no non-linearity, count
+                as always firing
     count_on    "observe" (default for one cycle) or "train": count on the live training batches (default for cycles)
 
     >>> activation(0.9).budget
@@ -89,7 +93,7 @@ def activation(
         count_on=count_on or ("observe" if cycles == 1 else "train"),
         count_every=count_every,
         regrow=regrow,
-        skip_output=True,
+        skip_output=skip_output,
         keep_at_least=keep_at_least,
         remove_orphans=remove_orphans,
         seed=seed,

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actprune.errors import DataError
+from actprune.report.heatmaps import heat_maps
+from actprune.report.spectra import spectra
 from actprune.report.style import (
     BLUE,
     GREEN,
@@ -26,11 +28,11 @@ from actprune.report.style import (
 )
 from actprune.report.survival import survival
 
-__all__ = ["firing_histograms", "survival", "training_curves"]
+__all__ = ["firing_histograms", "heat_maps", "spectra", "survival", "training_curves"]
 
 
-def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "") -> None:
-    """Accuracy (above) and sparsity (below) over epochs, every pruning marked.
+def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str = "", score: str = "accuracy") -> None:
+    """Accuracy, or whatever ``score`` names (above) and sparsity (below) over epochs, every pruning marked.
 
     records: one mapping per epoch with "epoch", "train_accuracy", "validation_accuracy", "sparsity" (fractions 0..1)
     and "pruned" (whether the epoch ended with a pruning; "sparsity" is that after it). Further keys are ignored, None
@@ -55,7 +57,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str
         for axes in (above, below):
             for i, when in enumerate(prunings):
                 axes.axvline(when, color=GREY, lw=0.9, ls=":", label="pruning" if i == 0 else None)
-        above.set(ylabel="accuracy (%)", title=title)
+        above.set(ylabel=f"{score} (%)", title=title)
         above.legend(loc="lower right")
         below.set(ylabel="weights removed (%)", xlabel="epoch", ylim=(0, 103))
         below.set_xlim(float(epoch.min()) - 0.5, float(epoch.max()) + 0.5)

@@ -8,6 +8,8 @@ never fall below what is removed already and never exceed what may be removed.
              layers that would exceed 1 stay dense and the rest is solved again (RigL, arXiv 1911.11134, appendix; SET).
 ``staged``   the local scope of activation-based pruning (doi 10.3390/a17010048): cycle i prunes layer i, in
              execution order, by the full fraction; the layers after it are untouched.
+``Rates``    a layer keeps ``k ** rate``: iterative magnitude pruning with a slower output layer (arXiv 1803.03635),
+             or densities per layer as somebody published them.
 """
 
 from __future__ import annotations
@@ -16,21 +18,26 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from actprune.errors import BudgetError
-from actprune.types import Allocation
+from actprune.types import Allocation, Rates
 
 
 @dataclass(frozen=True)
 class Share:
-    """A layer that takes part: its cost in all, removed already, and removable in all (what is removed included)."""
+    """A layer that takes part: its cost in all, removed already, and removable in all (what is removed included).
+
+    output: whether it is an output layer.
+    """
 
     name: str
     shape: tuple[int, ...]
     cost: int
     removed: int
     removable: int
+    output: bool = False
 
 
 def allocate(allocation: Allocation, shares: Sequence[Share], asked: int, cycle: int = 0) -> list[int]:
@@ -46,6 +53,9 @@ def allocate(allocation: Allocation, shares: Sequence[Share], asked: int, cycle:
         return _fit([Fraction(asked * share.cost, total) for share in turn], turn, due) + [
             share.removed for share in rest
         ]
+    if isinstance(allocation, Rates):
+        density = rate_densities(allocation, shares, asked)
+        return _fit([share.cost * (1 - kept) for share, kept in zip(shares, density, strict=True)], shares, asked)
     if allocation == "erk":
         density = erk_densities(shares, asked)
         return _fit([share.cost * (1 - kept) for share, kept in zip(shares, density, strict=True)], shares, asked)
@@ -64,6 +74,27 @@ def erk_densities(shares: Sequence[Share], asked: int) -> list[Fraction]:
         if not over:
             return [Fraction(1) if place in dense else scale * raw[place] for place in range(len(shares))]
         dense |= over
+
+
+def rate_densities(rates: Rates, shares: Sequence[Share], asked: int) -> list[Fraction]:
+    """Kept fraction ``k ** rate`` per layer, with the ``k`` in 0..1 for which a cost of ``asked`` is removed in all."""
+    powers = [_rate(rates, share) for share in shares]
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        removed = sum(share.cost * (1 - middle**power) for share, power in zip(shares, powers, strict=True))
+        low, high = (middle, high) if removed > asked else (low, middle)
+    return [Fraction(high**power) for power in powers]
+
+
+def _rate(rates: Rates, share: Share) -> float:
+    for pattern, rate in rates.layers:
+        if fnmatchcase(share.name, pattern):
+            return rate
+    return rates.output if share.output else 1.0
+
+
+_HALVINGS = 200  # down to the smallest float: with a low rate somewhere, k itself may be tiny
 
 
 def round_half_up(value: Fraction | float) -> int:

@@ -35,10 +35,19 @@ class Entry:
     alive: Tensor | None
     removable: int
     device: torch.device
+    output: bool = False
 
     @classmethod
     def of(
-        cls, name: str, shape: tuple[int, ...], unit: Unit, *, price: int, mask: Tensor | None, device: torch.device
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        unit: Unit,
+        *,
+        price: int,
+        mask: Tensor | None,
+        device: torch.device,
+        output: bool = False,
     ) -> Entry:
         """The layer as it stands: units without kept weights do not compete; the others cost their kept weights."""
         mask = None if mask is None else mask.contiguous()
@@ -46,7 +55,7 @@ class Entry:
         alive = None
         if mask is not None:
             alive = mask if isinstance(kept, int) else kept > 0
-        return cls(name, shape, unit, price, mask, kept * price, alive, math.prod(shape) * price, device)
+        return cls(name, shape, unit, price, mask, kept * price, alive, math.prod(shape) * price, device, output)
 
     @property
     def total(self) -> int:
@@ -61,7 +70,7 @@ class Entry:
     @property
     def share(self) -> Share:
         """The layer as ``allocate`` sees it."""
-        return Share(self.name, self.shape, self.total, self.gone, self.removable)
+        return Share(self.name, self.shape, self.total, self.gone, self.removable, self.output)
 
     def piece(self, scores: Tensor) -> Piece:
         """The layer as ``cut`` sees it."""

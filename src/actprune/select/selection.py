@@ -58,6 +58,8 @@ class Selection:
         if isinstance(self.recipe.unit, NM):
             for entry in self.entries:
                 removed[entry.name] = self._nm(self.recipe.unit, entry)
+        elif self.recipe.budget.kind == "threshold":
+            removed = {entry.name: self._below(entry) for entry in self.entries}
         elif self.recipe.scope == "global":
             need = asked - sum(entry.gone for entry in self.entries)
             removed = cut(Reader(self.entries, self.scores), need, self.recipe.seed).removed if need > 0 else {}
@@ -70,6 +72,13 @@ class Selection:
     def due(self, asked: int) -> int:
         """What ``masks(asked)`` removes by plan: ``asked``, or less while staged layers wait for their turn."""
         return asked if self.recipe.scope == "global" else sum(self._budgets(asked))
+
+    def _below(self, entry: Entry) -> Tensor:
+        """Units that compete and score less than the threshold."""
+        scores = self.scores(entry.name, entry.shape)
+        refuse_nan(entry.name, scores)
+        below = scores < self.recipe.budget.value
+        return below if entry.alive is None else below & entry.alive.to(scores.device)
 
     def removed(self, masks: Masks) -> int:
         """Cost that the masks remove."""

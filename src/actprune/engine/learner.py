@@ -1,0 +1,90 @@
+"""Carrying out a recipe's penalty: what is learnt beside the weights, training forwards, a term of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from actprune.engine.distributed import average, full, local
+from actprune.engine.wrappers import layer_of
+from actprune.errors import CheckpointError
+from actprune.types import Penalty
+
+Learnt = dict[str, dict[str, Tensor]]
+
+
+class Learner:
+    """Live parameters beside the weights of ``layers`` (clean weight name -> module path).
+
+    They are learnt with full weights in mind: under DDP their gradients are averaged here before every step; a sharded
+    model (FSDP) cannot be penalised.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, str],
+        parameters: Mapping[str, nn.Parameter],
+        penalty: Penalty | None,
+    ) -> None:
+        self.penalty, self.weights = penalty, parameters
+        self.learnt: Learnt = {}
+        self._handles: list[RemovableHandle] = []
+        if penalty is None:
+            return
+        for name, path in layers.items():
+            found = penalty.learnt(full(parameters[name]))
+            self.learnt[name] = {key: nn.Parameter(value) for key, value in found.items()}
+            self._handles.append(layer_of(model, path).register_forward_hook(self._forward(penalty, name)))
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is learnt, for the optimizer."""
+        return [value for own in self.learnt.values() for value in own.values() if isinstance(value, nn.Parameter)]
+
+    def loss(self, step: int) -> Tensor:
+        """The term of the loss; 0 once stopped."""
+        if self.penalty is None:
+            return torch.zeros((), device=next(iter(self.weights.values())).device)
+        return self.penalty.loss(self.weights, self.learnt, step)
+
+    def before_step(self) -> None:
+        """Make the gradients of what is learnt equal on all ranks."""
+        average(value.grad for value in self.parameters if value.grad is not None)
+
+    def after_step(self, step: int) -> None:
+        """A proximal step, if the penalty takes one."""
+        if self.penalty is not None:
+            with torch.no_grad():
+                self.penalty.after_step({name: local(weight) for name, weight in self.weights.items()}, step)
+
+    def load(self, stored: Learnt) -> None:
+        """Put stored values into the live parameters. Raises CheckpointError when they belong to another recipe."""
+        if {name: set(own) for name, own in stored.items()} != {name: set(own) for name, own in self.learnt.items()}:
+            raise CheckpointError(
+                f"the stored state has learnt values beside {sorted(stored)}, the recipe learns some beside "
+                f"{sorted(self.learnt)}; resume with the recipe that the state is from"
+            )
+        with torch.no_grad():
+            for name, own in self.learnt.items():
+                for key, value in own.items():
+                    value.copy_(stored[name][key])
+
+    def stop(self) -> None:
+        """No training forward and no term any more; what was learnt stays."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.penalty = None
+
+    def _forward(self, penalty: Penalty, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def replaced(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if not (module.training and torch.is_grad_enabled()):
+                return None
+            return penalty.forward(module, inputs[0], output, self.learnt[name])
+
+        return replaced

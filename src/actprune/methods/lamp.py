@@ -1,0 +1,37 @@
+"""LAMP: layer-adaptive magnitude pruning.
+
+Source: J. Lee, S. Park, S. Mo, S. Ahn, J. Shin. Layer-adaptive Sparsity for the Magnitude-based Pruning. ICLR 2021
+(arXiv 2010.07611).
+
+    score(w) = w^2 / sum of v^2 over the weights v of the same layer with |v| >= |w|
+    one global threshold on the scores
+
+Deviation: equal magnitudes share one sum (the authors' code sorts them in some order).
+"""
+
+from __future__ import annotations
+
+from actprune.criteria import Lamp
+from actprune.recover import Keep
+from actprune.schedules import OneShot
+from actprune.types import Budget, Recipe, Schedule
+
+
+def lamp(
+    sparsity: float = 0.9,
+    *,
+    schedule: Schedule | None = None,
+    skip_output: bool = False,
+    seed: int = 0,
+) -> Recipe:
+    """Magnitude, weighed against what its layer keeps; no layer is emptied."""
+    return Recipe(
+        name="lamp",
+        criterion=Lamp(),
+        budget=Budget.sparsity(sparsity),
+        schedule=schedule or OneShot(),
+        recovery=Keep(),
+        scope="global",
+        skip_output=skip_output,
+        seed=seed,
+    )

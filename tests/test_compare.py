@@ -1,0 +1,164 @@
+"""The field of a comparison: the same budget, steps and cells for everybody."""
+
+import json
+
+import pytest
+
+from actprune.bench import RunConfig
+from actprune.bench.compare import ENTRANTS, Training, cells_of, chosen, store, sweep
+from actprune.bench.compare.article import ERRORS, ROWS, pairs
+from actprune.bench.compare.cells import identity
+from actprune.bench.compare.entrants import DENSE, LITERAL, available
+from actprune.bench.compare.sizes import sizes_of
+from actprune.errors import CheckpointError, RecipeError
+
+QUICK = Training(epochs=4)
+WHOLE_UNITS = {"activation-neuron", "apoz"}  # a unit costs several weights
+WITH_ORPHANS = {"activation", "activation-layer", "activation-once"}  # an orphan may cost several
+
+
+def planned(names=("magnitude-global",), sparsities=(0.9,), seeds=(0,), training=QUICK):
+    entrants = [(entrant, sparsity) for sparsity in sparsities for entrant in chosen(names)]
+    return cells_of(["digits"], ["lenet-300-100"], entrants, seeds, training)
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory):
+    """Every entrant, once."""
+    swept = sweep(planned(["all"]), tmp_path_factory.mktemp("field"))
+    assert not swept.failed
+    return {row["entrant"]: row for row in swept.rows}
+
+
+def test_all_entrants_train_the_same_steps_unless_their_row_says_otherwise(field):
+    budget = 4 * sizes_of("digits", "lenet-300-100").steps(128)
+    assert set(field) == {"dense", *available()}
+    for name, row in field.items():
+        lengths = 1 if name == "dense" else ENTRANTS[name].lengths
+        assert row["status"] == "ok", row["reason"]
+        assert row["steps"] == budget * lengths, name
+        assert row["steps_relative"] == lengths
+        assert lengths == 1 or f"{lengths}x the steps" in row["note"]
+
+
+def test_everybody_ends_with_the_same_number_of_weights_of_the_whole_network(field):
+    whole = 64 * 300 + 300 * 100 + 100 * 10
+    for name, row in field.items():
+        wanted = whole if name == "dense" else round(0.1 * whole)
+        assert row["weights"] == whole
+        if name in WHOLE_UNITS | WITH_ORPHANS:
+            assert wanted * (0.9 if name in WHOLE_UNITS else 0.995) <= row["kept"] <= wanted, name
+        else:
+            assert row["kept"] == wanted, name
+
+
+def test_rows_are_flat_and_complete(field):
+    for row in field.values():
+        assert {"train_accuracy", "validation_accuracy", "test_accuracy", "compression", "flop_kept", "seconds",
+                "cpu_seconds", "steps", "config", "id", "training"} <= set(row)  # fmt: skip
+        assert row["compression"] == pytest.approx(row["weights"] / row["kept"])
+        assert row["flop_kept"] == pytest.approx(row["kept"] / row["weights"])
+    coded = field["deep-compression"]
+    assert 0 < coded["storage_bytes"] < coded["dense_bytes"] / 10
+    assert all(row["storage_bytes"] is None for name, row in field.items() if name != "deep-compression")
+
+
+def test_a_cell_is_its_whole_configuration_and_not_its_label():
+    (_, one), (_, other) = planned(), planned(training=Training(epochs=4, lr=0.04))
+    assert one.id != other.id
+    assert len({cell.id for cell in planned(["all"], (0.9, 0.95), (0, 1))}) == 2 * (1 + 2 * len(available()))
+    assert planned()[1].id == one.id
+
+
+def test_a_field_that_run_config_gains_later_does_not_change_old_identities():
+    config = planned()[1].config
+    grown = type("Grown", (RunConfig,), {"__annotations__": {"later": int}, "later": 3})
+    assert "later" not in identity(config)
+    assert "full_length" in identity(config)  # differs from its default
+    assert grown.model_fields["later"].default == 3
+
+
+def test_cells_come_seed_by_seed_with_the_dense_references_first():
+    cells = planned(["magnitude-global", "snip"], (0.9, 0.95), (3, 1))
+    order = [(cell.seed, cell.entrant.name, cell.sparsity) for cell in cells]
+    assert order[:5] == [(3, "dense", 0.0), (3, "magnitude-global", 0.9), (3, "snip", 0.9),
+                         (3, "magnitude-global", 0.95), (3, "snip", 0.95)]  # fmt: skip
+    assert [seed for seed, *_ in order] == [3] * 5 + [1] * 5
+
+
+def test_a_sparsity_that_leaves_nothing_but_the_output_layer_is_refused_not_crashed(tmp_path):
+    cells = planned(["activation", "magnitude-global"], (0.985,))
+    swept = sweep(cells, tmp_path)
+    rows = {row["entrant"]: row for row in swept.rows}
+    assert rows["magnitude-global"]["status"] == "ok"
+    assert rows["activation"]["status"] == "refused"
+    assert "output layer" in rows["activation"]["reason"]
+    assert not swept.failed
+
+
+def test_a_method_that_refuses_is_a_result(tmp_path):
+    swept = sweep(planned(["activation-neuron"], (0.979,)), tmp_path)
+    row = swept.rows[-1]
+    assert row["status"] == "refused"
+    assert "BudgetError" in row["reason"] or "LayerCollapseError" in row["reason"]
+
+
+def test_unknown_names_get_the_nearest_match():
+    with pytest.raises(RecipeError, match="did you mean 'lottery-late'"):
+        chosen(["lotery-late"])
+    assert chosen(["snip", "all"])[0].name == "snip"
+    assert len(chosen(["snip", "all"])) == len(available())
+
+
+def test_training_needs_an_epoch_to_recover():
+    with pytest.raises(RecipeError, match="at least 2"):
+        Training(epochs=1)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 5, 7, 12, 20])
+def test_every_entrant_can_be_planned_for_any_budget(epochs):
+    cells = planned(["all", LITERAL.name], training=Training(epochs=epochs))
+    assert {cell.config.max_epochs for cell in cells if cell.entrant.lengths == 1} == {epochs}
+
+
+def test_the_articles_rows():
+    found = {(entrant.name, sparsity) for entrant, sparsity in pairs(None, None)}
+    printed = {("activation", 0.9894), ("activation-layer", 0.9894), ("activation-literal", 0.9), ("han", 0.92),
+               ("deep-compression", 0.92), ("dns", 0.982), ("lottery", 0.865),
+               ("variational-dropout", 0.8603)}  # fmt: skip
+    assert printed <= found
+    assert {(row.entrant, 0.9894) for row in ROWS} <= found
+    assert {s for _, s in pairs(None, [0.7])} == {0.7}
+    assert [entrant.name for entrant, _ in pairs(chosen(["han"]), None)] == ["han", "han"]
+    assert "68x" in ERRORS
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+
+def test_a_last_line_cut_short_is_left_out_and_mended(tmp_path):
+    store.append(tmp_path, {"id": "a"})
+    path = tmp_path / store.NAME
+    path.write_bytes(path.read_bytes() + b'{"id": "b", "te')
+    assert [row["id"] for row in store.rows(tmp_path)] == ["a"]
+    store.mend(tmp_path)
+    store.append(tmp_path, {"id": "c"})
+    assert [row["id"] for row in store.rows(tmp_path)] == ["a", "c"]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path):
+    (tmp_path / store.NAME).write_text(json.dumps({"id": "a"}))
+    store.mend(tmp_path)
+    store.append(tmp_path, {"id": "b"})
+    assert [row["id"] for row in store.rows(tmp_path)] == ["a", "b"]
+
+
+def test_damage_elsewhere_is_named(tmp_path):
+    (tmp_path / store.NAME).write_text('{"id": "a"}\n{"id"\n{"id": "c"}\n')
+    with pytest.raises(CheckpointError, match="line 2 is damaged"):
+        store.rows(tmp_path)
+
+
+def test_the_dense_reference_is_there_without_asking():
+    cells = planned(["snip"], (0.9,), (0, 1))
+    assert [cell.seed for cell in cells if cell.entrant is DENSE] == [0, 1]

@@ -1,0 +1,344 @@
+"""The systems of the article's table: golden masks from the published formulas, and what they do while training."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import actprune
+from actprune import methods
+from actprune.errors import BudgetError, LayerCollapseError, RecipeError
+from actprune.recover import Keep
+from actprune.schedules import Decaying, EqualSurvivors, OneShot
+from actprune.types import Progress
+
+
+def net(*weights: list[list[float]]) -> nn.Sequential:
+    """ReLU net without biases that has these weights; names 0.weight, 2.weight, .."""
+    layers: list[nn.Module] = []
+    for rows in weights:
+        layer = nn.Linear(len(rows[0]), len(rows), bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(rows))
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+FIRST, SECOND = [[1.0, -2.0], [3.0, 4.0]], [[0.5, -0.1]]
+
+
+def test_han_cuts_every_layer_at_q_times_its_deviation():
+    model = net(FIRST, SECOND)
+    pruner = actprune.Pruner(model, methods.han_thresholds(1.0))
+    report = pruner.prune()
+    # std of 1 -2 3 4 is sqrt(5.25) = 2.29; std of .5 -.1 is .3
+    assert pruner.masks["0.weight"].tolist() == [[False, False], [True, True]]
+    assert pruner.masks["2.weight"].tolist() == [[True, False]]
+    assert report.asked == report.obtained == 0.5
+
+
+def test_han_has_one_quality_parameter_per_layer():
+    model = net(FIRST, SECOND)
+    pruner = actprune.Pruner(model, methods.han_thresholds(1.0, qualities=(("0.*", 0.5),)))
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[False, True], [True, True]]  # threshold 1.15
+
+
+def test_han_measures_the_deviation_of_the_survivors():
+    model = net(FIRST, SECOND)
+    pruner = actprune.Pruner(model, methods.han_thresholds(1.0, schedule=EqualSurvivors(2)))
+    pruner.prune()
+    with torch.no_grad():
+        model[0].weight[1].copy_(torch.tensor([1.0, 9.0]))  # their std is 4; with the zeros it would be 3.8
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[False, False], [False, True]]
+
+
+def test_han_with_a_sparsity_uses_one_q_for_all_layers():
+    pruner = actprune.Pruner(net(FIRST, SECOND), methods.han(0.5))
+    pruner.prune()
+    # |w| / std: .44 .87 1.31 1.75 and 1.67 .33
+    assert pruner.masks["0.weight"].tolist() == [[False, False], [True, True]]
+    assert pruner.masks["2.weight"].tolist() == [[True, False]]
+
+
+def test_han_with_densities_per_layer_meets_them_at_their_own_sparsity():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+    kept = (("0.*", 0.08), ("2.*", 0.09), ("4.*", 0.26))
+    share = (235200 * 0.08 + 30000 * 0.09 + 1000 * 0.26) / 266200
+    pruner = actprune.Pruner(model, methods.han(1 - share, kept=kept))
+    pruner.prune()
+    found = [mask.float().mean().item() for mask in pruner.masks.values()]
+    assert found == pytest.approx([0.08, 0.09, 0.26], abs=1e-4)
+
+
+def test_han_rescales_learning_rate_and_dropout():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8))
+    pruner = actprune.Pruner(model, methods.han(0.75))
+    assert pruner.lr_scale == 1.0
+    pruner.prune()
+    assert pruner.lr_scale == 0.1
+    assert model[2].p == pytest.approx(0.5 * math.sqrt(0.25))
+    again = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8))
+    actprune.Pruner(again, methods.han(0.75)).load_state_dict(pruner.state_dict())
+    assert again[2].p == model[2].p  # no model stores its dropout rates
+
+
+def test_deep_compression_is_han_with_sharing():
+    ours, theirs = methods.deep_compression(0.9), methods.han(0.9)
+    assert ours.criterion == theirs.criterion
+    assert dict(ours.sharing.bits)["*"] == 6
+    with pytest.raises(RecipeError, match="1 to 8 bits"):
+        methods.deep_compression(0.9, bits=(("*", 9),))
+
+
+# ---- dynamic network surgery ----------------------------------------------------------------------------------------
+
+
+def stepped(pruner, model, optimizer, inputs):
+    optimizer.zero_grad()
+    model(inputs).sum().backward()
+    optimizer.step()
+
+
+def test_surgery_thresholds_are_frozen_and_have_a_band():
+    model = net([[1.0, 2.0, 3.0, 6.0]], [[1.0]])
+    recipe = methods.dns_thresholds(0.0, schedule=EqualSurvivors(9), skip_output=True)  # t = mean |w| = 3
+    pruner = actprune.Pruner(model, recipe)
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[False, False, True, True]]  # 3 > 0.9 t: it stays
+    hidden = pruner.state.hidden["0.weight"]
+    assert hidden.tolist() == [[1.0, 2.0, 3.0, 6.0]]
+    assert model[0].weight.tolist() == [[0.0, 0.0, 3.0, 6.0]]
+    hidden.copy_(torch.tensor([[3.2, 3.4, 2.65, 6.0]]))
+    pruner.prune()
+    # the mean has changed, t has not: 3.2 <= 3.3 stays out, 3.4 > 3.3 returns, 2.65 <= 2.7 goes
+    assert pruner.masks["0.weight"].tolist() == [[False, True, False, True]]
+    assert model[0].weight[0].tolist() == pytest.approx([0.0, 3.4, 0.0, 6.0])
+
+
+def test_surgery_gives_pruned_weights_the_full_gradient_of_the_masked_network():
+    model = net([[1.0, 5.0], [6.0, 2.0]], [[1.0, 1.0]])
+    pruner = actprune.Pruner(model, methods.dns(0.5, schedule=OneShot(), keep_at_least=0, skip_output=True))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    pruner.attach(optimizer)
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[False, True], [True, False]]
+    inputs = torch.tensor([[1.0, 2.0]])
+    stepped(pruner, model, optimizer, inputs)
+    # all neurons fire, dL/dw_ij = v_i x_j = x_j; v has moved by its own gradient, the neurons' outputs 10 and 6
+    assert pruner.state.hidden["0.weight"].tolist() == [[0.5, 4.0], [5.5, 1.0]]
+    assert model[0].weight.tolist() == [[0.0, 4.0], [5.5, 0.0]]
+    assert model[2].weight.tolist() == [[-4.0, -2.0]]
+
+
+def test_surgery_lets_a_weight_come_back_with_its_own_value():
+    model = net([[1.0, 3.0, 4.0, 5.0]], [[1.0]])
+    recipe = methods.dns(0.5, schedule=EqualSurvivors(2), skip_output=True, keep_at_least=0)
+    pruner = actprune.Pruner(model, recipe)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    pruner.attach(optimizer)
+    pruner.prune(0.5)
+    stepped(pruner, model, optimizer, torch.tensor([[-9.0, 0.0, 3.0, 0.0]]))  # the first gains 9, the third loses 3
+    pruner.prune(0.5)
+    assert pruner.masks["0.weight"].tolist() == [[True, False, False, True]]
+    assert model[0].weight.tolist() == [[10.0, 0.0, 0.0, 5.0]]
+
+
+def test_surgery_resumes_bit_for_bit():
+    def begun():
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        schedule = Decaying(1, 12, ramp=6, every=2, gamma=0.1)
+        pruner = actprune.Pruner(model, methods.dns(0.6, schedule=schedule))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return model, pruner, optimizer
+
+    batches = torch.randn(20, 5, 6, generator=torch.Generator().manual_seed(2))
+    model, pruner, optimizer = begun()
+    pruner.attach(optimizer)
+    for number, batch in enumerate(batches):
+        if number == 7:
+            kept = model.state_dict(), pruner.state_dict(), optimizer.state_dict()
+            kept = torch.load(_saved(kept), weights_only=True)
+        stepped(pruner, model, optimizer, batch)
+    other, second, again = begun()
+    other.load_state_dict(kept[0])
+    second.load_state_dict(kept[1])
+    again.load_state_dict(kept[2])
+    second.attach(again)
+    for batch in batches[7:]:
+        stepped(second, other, again, batch)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(torch.equal(pruner.masks[name], second.masks[name]) for name in pruner.masks)
+    assert pruner.finished
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.01)
+
+
+def _saved(values):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def test_a_failed_pruning_leaves_a_spliced_network_as_it_was():
+    model = net([[1.0, 3.0], [4.0, 5.0]], [[1.0, 2.0]])
+    pruner = actprune.Pruner(model, methods.dns(0.5, schedule=EqualSurvivors(3), keep_at_least=0, skip_output=True))
+    pruner.prune(0.5)
+    before = model[0].weight.clone(), pruner.state.hidden["0.weight"].clone()
+    with pytest.raises((LayerCollapseError, BudgetError)):
+        pruner.prune(0.999)
+    assert torch.equal(model[0].weight, before[0])
+    assert torch.equal(pruner.state.hidden["0.weight"], before[1])
+
+
+def test_splicing_refuses_masked_gradients():
+    model = net(FIRST, SECOND)
+    pruner = actprune.Pruner(model, methods.dns(0.5))
+    with pytest.raises(RecipeError, match="splicing"):
+        pruner.attach(torch.optim.SGD(model.parameters(), lr=0.1), mask_grads=True)
+
+
+def test_decaying_updates_become_rarer_and_end_with_one_at_the_goal():
+    schedule = Decaying(10, 4000, ramp=100, gamma=0.01)
+    hits = [step for step in range(4001) if schedule.hits(step)]
+    assert len(hits) == schedule.stages
+    assert hits[-1] == 4000
+    early, late = sum(10 <= step < 410 for step in hits), sum(3600 <= step < 4000 for step in hits)
+    # expected: the sum of 1 / (1 + t / 100) over both stretches, 161 and 10.2
+    assert 135 < early < 187
+    assert 2 < late < 22
+    assert schedule.target(Progress(step=60), 0.8) == pytest.approx(0.8 * (1 - 0.5**3))
+    assert schedule.target(Progress(step=110), 0.8) == 0.8
+
+
+# ---- lottery tickets ------------------------------------------------------------------------------------------------
+
+
+def trained(pruner, model, steps, seed):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    pruner.attach(optimizer)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        stepped(pruner, model, optimizer, torch.randn(4, 6, generator=generator))
+    return optimizer
+
+
+def small():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 10))
+
+
+def test_a_ticket_has_its_initial_values_and_forgets_momentum():
+    model = small()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    pruner = actprune.Pruner(model, methods.lottery(0.75, schedule=EqualSurvivors(2, every=5)))
+    optimizer = trained(pruner, model, 5, 0)
+    assert pruner.state.cycle == 1
+    for name, mask in pruner.masks.items():
+        assert torch.equal(model.state_dict()[name], start[name] * mask)
+    assert torch.equal(model[0].bias, start["0.bias"])
+    assert not any(state for state in optimizer.state.values())
+    assert pruner.schedule_step == 0
+
+
+def test_the_output_layer_is_pruned_half_as_fast():
+    model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100))
+    pruner = actprune.Pruner(model, methods.lottery(0.3, cycles=1), example=torch.zeros(2, 100))
+    pruner.prune()
+    hidden, output = (1 - mask.float().mean().item() for mask in pruner.masks.values())
+    assert hidden + output == pytest.approx(0.6, abs=1e-3)
+    assert output == pytest.approx(hidden / 2, abs=0.03)  # p / 2 exactly where both layers together lose p
+
+
+def test_learning_rate_rewinding_keeps_the_weights():
+    model = small()
+    pruner = actprune.Pruner(
+        model, methods.lottery(0.5, variant="rate", to_step=2, schedule=EqualSurvivors(2, every=5))
+    )
+    trained(pruner, model, 4, 0)
+    before = model[0].weight.clone()
+    trained_further = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruner.detach()
+    pruner.attach(trained_further)
+    stepped(pruner, model, trained_further, torch.randn(4, 6))
+    assert torch.equal(model[0].weight, before * pruner.masks["0.weight"])
+    assert pruner.schedule_step == 2
+
+
+def test_the_control_has_the_same_masks_and_other_weights_of_the_same_distribution():
+    found = {}
+    for variant in ("ticket", "control"):
+        model = small()
+        pruner = actprune.Pruner(model, methods.lottery(0.75, variant=variant, schedule=EqualSurvivors(2, every=5)))
+        trained(pruner, model, 10, 0)
+        found[variant] = {name: mask.clone() for name, mask in pruner.masks.items()}, model[0].weight.clone(), pruner
+    assert all(torch.equal(mask, found["control"][0][name]) for name, mask in found["ticket"][0].items())
+    mask = found["ticket"][0]["0.weight"]
+    assert not torch.equal(found["ticket"][1][mask], found["control"][1][mask])
+    start = found["control"][2].state.snapshot["0.weight"]
+    assert set(found["control"][1][mask].tolist()) <= set(start.flatten().tolist())
+
+
+def test_late_rewinding_goes_back_to_the_step():
+    model = small()
+    pruner = actprune.Pruner(model, methods.lottery(0.5, to_step=3, schedule=EqualSurvivors(1, every=5)))
+    trained(pruner, model, 3, 0)
+    at_three = model[0].weight.clone()
+    pruner.detach()
+    trained(pruner, model, 2, 1)
+    assert torch.equal(model[0].weight, at_three * pruner.masks["0.weight"])
+    assert pruner.schedule_step == 3
+
+
+# ---- LAMP -----------------------------------------------------------------------------------------------------------
+
+
+def test_lamp_scores_by_hand():
+    model = net([[1.0, 2.0], [3.0, 2.0]], [[0.1, 0.2]])
+    pruner = actprune.Pruner(model, methods.lamp(0.5))
+    pruner.prune()
+    # 1/18  4/17 (both 2s)  9/9  and  .01/.05  .04/.04: the three smallest go
+    assert pruner.masks["0.weight"].flatten().sum() + pruner.masks["2.weight"].sum() == 3
+    assert not pruner.masks["0.weight"][0, 0]
+    assert pruner.masks["2.weight"].tolist() == [[False, True]]
+    assert pruner.masks["0.weight"][1, 0]
+
+
+def test_activation_by_lamp_empties_no_layer():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        model[2].weight.mul_(1e-6)
+    pruner = actprune.Pruner(model, methods.activation(0.98, across="lamp", keep_at_least=0, remove_orphans=False))
+    with pruner.observe():
+        model(torch.randn(64, 20))
+    pruner.prune()
+    assert all(mask.any() for mask in pruner.masks.values())
+    with pytest.raises(RecipeError, match="one per neuron"):
+        methods.activation(0.5, score="neuron", across="lamp")
+
+
+def test_recipes_say_what_the_loop_has_to_do():
+    assert methods.han(0.9).recovery == Keep(lr_scale=0.1, rescale_dropout=True)
+    with pytest.raises(RecipeError, match="factor above 0"):
+        methods.han(0.9, lr_scale=0.0)
+    pruner = actprune.Pruner(net(FIRST, SECOND), methods.han_thresholds(1.0))
+    with pytest.raises(RecipeError, match="whatever fraction"):
+        pruner.prune(0.5)
+
+
+def test_an_output_layer_that_takes_part_always_fires():
+    model = net([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.1]])
+    pruner = actprune.Pruner(model, methods.activation(0.5, across="count", skip_output=False, remove_orphans=False))
+    with pruner.observe():
+        model(torch.tensor([[1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]]))
+    pruner.prune()
+    # firing x |w|: 4 0 0 1 and 4 * 3, 4 * 0.1; three of six go
+    assert pruner.masks["2.weight"].tolist() == [[True, False]]
+    assert pruner.masks["0.weight"].sum() + pruner.masks["2.weight"].sum() == 3
