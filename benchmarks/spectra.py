@@ -146,6 +146,18 @@ def regrowth(setup: Any) -> Line:
     return {**found, "returned": back / masked, "large": large / masked}
 
 
+def digested() -> None:
+    """Read the singular values of finished runs again, after ``digest`` has changed; without its folder a line stays."""
+    from actprune.bench import atomic
+
+    fresh = []
+    for line in done():
+        place = folder(line["cell"], line["data"], line["seed"])
+        here = line["kind"] == "trained" and (place / "cycles" / "spectra-end.safetensors").exists()
+        fresh.append(atomic.json_line({**line, **(digest(place) if here else {})}))
+    atomic.write_bytes(RESULTS, "".join(f"{row}\n" for row in fresh).encode())
+
+
 def done() -> list[Line]:
     return [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
@@ -183,9 +195,14 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the tables and the plots")
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--only", default="", help="cells whose kind and name contain this")
+    parser.add_argument("--digest", action="store_true", help="read the stored singular values again, run nothing")
     parser.add_argument("--clean", action="store_true", help="remove the runs' folders afterwards")
     options = parser.parse_args()
-    missing = [] if options.report else [key for data in options.data.split(",") for key in todo(data)]
+    if options.digest:
+        digested()
+    missing = (
+        [] if options.report or options.digest else [key for data in options.data.split(",") for key in todo(data)]
+    )
     missing = [key for key in missing if options.only in f"{key[0]} {key[1]}"]
     for number, key in enumerate(missing, start=1):
         line = one(*key)

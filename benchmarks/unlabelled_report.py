@@ -36,7 +36,7 @@ def sources(lines: list[Line]) -> list[str]:
         known = "nothing counted" if rest in ("", "magnitude") else f"{rest} images"
         method = "dense" if removed == "dense" else "magnitude" if rest == "magnitude" else "activation"
         rows.append([data, removed.replace("dense", "0"), method, known, *accuracies(found)])
-    head = ["data", "removed %", "method", "counted on", "obtained %", "validation %", "test %", "n"]
+    head = ["data", "asked %", "method", "counted on", "obtained %, all kernels", "validation %", "test %", "n"]
     return [
         "## Where the counted images come from (27,000 labels, article's network)\n",
         *table(head, sorted(rows)),
@@ -57,10 +57,10 @@ def few(lines: list[Line]) -> list[str]:
         "data",
         "labels",
         "training",
-        "removed %",
+        "asked %",
         "method",
         "counted on",
-        "obtained %",
+        "obtained %, all kernels",
         "validation %",
         "test %",
         "n",
@@ -142,7 +142,7 @@ def grouped(lines: list[Line], part: str) -> Iterable[tuple[str, str, list[Line]
 
 
 def accuracies(found: list[Line]) -> list[str]:
-    return [spread(found, "obtained", 2, 100), spread(found, "validation_accuracy", 2, 100),
+    return [spread(found, all_weights, 2, 100), spread(found, "validation_accuracy", 2, 100),
             spread(found, "test_accuracy", 2, 100), str(len(found))]  # fmt: skip
 
 

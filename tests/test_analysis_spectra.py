@@ -47,7 +47,7 @@ def test_relative_change_keeps_what_pruning_removed_and_the_article_drops_it():
     before, after = values(10.0, 5.0, 2.0, 0.0005), values(9.0, 2.5, 0.0, 0.0)
     found = relative_change(before, after)
     assert found.percent.tolist() == pytest.approx([-10, -50, -100])
-    assert found.position.tolist() == pytest.approx([0, 1 / 3, 2 / 3])
+    assert found.position.tolist() == [0, 0.5, 1]
     assert found.dropped == 1
     article = relative_change(before, after, "article")
     assert article.percent.tolist() == pytest.approx([-10, -50])

@@ -66,6 +66,14 @@ def test_a_run_without_accuracies_is_told_by_its_loss(tmp_path):
     assert "test loss of 0.2" in page.sentences[1]
 
 
+def test_an_autoencoder_is_told_by_its_explained_variance(tmp_path):
+    settings = folders.config(task="autoencode")
+    page = page_of(folders.write_run(tmp_path / "one", settings=settings, result=folders.summary()))
+    assert "has an explained variance of 95.10" in page.sentences[1]
+    assert page.sections[0].charts[0].title == "Explained variance"
+    assert "ccuracy" not in " ".join([*page.sentences, *(card.label for card in page.cards)])
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path):
     page = page_of(folders.write_run(tmp_path / "one", epochs=3, tensors=False))
     assert page.badge == "not finished"
@@ -137,7 +145,7 @@ def test_a_long_training_stays_readable_and_small(tmp_path):
     folders.save_file({f"layer{i}.weight": noise for i in range(30)}, place / "model.safetensors")
     folders.write(place / "summary.json", folders.summary(layers=[]))
     page = page_of(place)
-    assert page.sections[0].tables[0].caption == "300 of 4,000 epochs"
+    assert page.sections[0].tables[0].caption == "302 of 4,000 epochs"  # those with a pruning are kept
     assert write(place).stat().st_size < 2_000_000
 
 

@@ -103,9 +103,8 @@ def fit_penalties(before: Tensor, after: Tensor) -> Fit:
 
     A least-squares search over (c, g) on a grid that is refined; drops below zero (growth) no penalty explains.
     """
-    position = torch.arange(len(before), dtype=torch.float64) / max(len(before) - 1, 1)
-    kept = relative_change(before, after).index
-    s, drops, position = before.double()[kept], (before - after).double()[kept], position[kept]
+    live = relative_change(before, after)
+    s, drops, position = before.double()[live.index], (before - after).double()[live.index], live.position
     scale = float(drops.square().mean().sqrt()) if len(drops) else 0.0
     if scale == 0:
         return Fit(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

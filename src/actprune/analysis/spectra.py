@@ -25,7 +25,8 @@ class Change:
     """Change of singular values by index, without the indices that were dropped.
 
     index    0-based, int64 ``(n,)``; 0 is the largest singular value
-    position index / (r - 1), 0..1, float64 ``(n,)``, with r singular values in all: layers of any size compare
+    position from 0, the largest, to 1, the smallest that is not dropped, in equal steps, float64 ``(n,)``: layers of
+             any size and rank compare
     percent  100 * (after / before - 1), float64 ``(n,)``; -100 is a singular value that is gone
     dropped  how many indices were left out
     """
@@ -75,7 +76,7 @@ def relative_change(before: Tensor, after: Tensor, convention: Literal["toleranc
         keep = before > RELATIVE_FLOOR * (before[:1] if before.numel() else 0.0)
     index = keep.nonzero().flatten()
     percent = 100 * (after.double()[index] / before.double()[index] - 1)
-    position = index.double() / max(len(before) - 1, 1)
+    position = torch.arange(len(index), dtype=torch.float64) / max(len(index) - 1, 1)
     return Change(index, position, percent, len(before) - len(index))
 
 

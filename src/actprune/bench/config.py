@@ -48,6 +48,7 @@ class RunConfig(BaseModel):
                           on drawn images instead, unless this is "train"
     spectra               write singular values of every prunable layer around each pruning (at most 50), see
                           ``bench.spectra``
+    channels_last         memory layout of convolutions: about 1.6 times as fast for LeNet-5 on a CPU; other last bits
     threads               CPU threads for this run; default as torch is set; a resume uses the same, for equal bits
 
     Raises RecipeError naming the field, the value and what is expected.
@@ -95,6 +96,7 @@ class RunConfig(BaseModel):
 
     precision: Precision = "32-true"
     accelerator: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    channels_last: bool = False
     threads: int | None = Field(None, ge=1)
 
     def __init__(self, **values: Any) -> None:

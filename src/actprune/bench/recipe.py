@@ -117,8 +117,6 @@ def _rounds(config: RunConfig, steps_per_epoch: int) -> Schedule:
 def _decaying(config: RunConfig, steps_per_epoch: int) -> Schedule:
     begin, stop = max(1, round(0.1 * config.max_epochs)), round(0.75 * config.max_epochs)
     ramp = max(0, min(_middle(config), stop - 1) - begin)
-    if stop <= begin:
-        raise RecipeError(f"schedule='decaying' needs at least 3 epochs; found max_epochs={config.max_epochs}")
     first = 1 + begin * steps_per_epoch
     return Decaying(first, stop * steps_per_epoch, ramp * steps_per_epoch, every=16, seed=config.seed)
 

@@ -88,6 +88,8 @@ def build(config: RunConfig, recipe: Recipe | None = None) -> Setup:
     model = models.build(config.model, dataset, hidden=config.hidden, seed=config.seed, init=config.init)
     data.check_compatible(dataset, model, rebuilds=config.task == "autoencode")
     fabric = _fabric(config)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch 2.13 has no stub for it alone
     forward = fabric.setup_module(model)
     train, validation, test = (
         _placed(pair, fabric.device) for pair in (dataset.train, dataset.validation, dataset.test)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actprune.bench.compare import Training
 from actprune.cli import options as o
 from actprune.cli.problems import errors
 from actprune.cli.show_ship import terminal
 from actprune.errors import RecipeError
 
 if TYPE_CHECKING:
-    from actprune.bench.compare import Cell, Entrant, Training
+    from actprune.bench.compare import Cell, Entrant
 
+_T = Training()
 WHAT, HOW, TRAIN, OUT = "What is compared", "Where it is computed", "Training, the same for everyone", "Output"
 
 
@@ -43,10 +45,10 @@ def compare_command(  # noqa: PLR0917
     preset: Annotated[
         str | None, typer.Option(help="article: the article's table, its networks and data sets.", rich_help_panel=WHAT)
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Of every entrant, dense phase included.", rich_help_panel=TRAIN)] = 20,
-    lr: Annotated[float, typer.Option(help="At first; a cosine takes it to 0.", rich_help_panel=TRAIN)] = 0.05,
-    batch_size: Annotated[int, typer.Option(help="Examples per step.", rich_help_panel=TRAIN)] = 128,
-    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.", rich_help_panel=TRAIN)] = 5e-4,
+    epochs: Annotated[int, typer.Option(help="Of everyone, dense phase included.", rich_help_panel=TRAIN)] = _T.epochs,
+    lr: Annotated[float, typer.Option(help="At first; a cosine takes it to 0.", rich_help_panel=TRAIN)] = _T.lr,
+    batch_size: Annotated[int, typer.Option(help="Examples per step.", rich_help_panel=TRAIN)] = _T.batch_size,
+    weight_decay: Annotated[float, typer.Option(help="Of the optimizer.", rich_help_panel=TRAIN)] = _T.weight_decay,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; one CPU thread each.", min=1,
                                       rich_help_panel=HOW)] = 1,
     ray: Annotated[
@@ -96,7 +98,7 @@ def compare_command(  # noqa: PLR0917
 
       actprune compare --report runs/compare --points 0.3
     """
-    from actprune.bench.compare import Training, sweep
+    from actprune.bench.compare import sweep
     from actprune.cli import show_compare as show
 
     place = report or out

@@ -13,8 +13,8 @@ import actprune
 from actprune.bench import RunConfig, resume, resume_seeds, run, run_seeds
 from actprune.bench.listener import Listener, Silent
 from actprune.bench.seeds import LIST
-from actprune.cli import options as o
 from actprune.cli import compare, report, ship, show
+from actprune.cli import options as o
 from actprune.cli.problems import errors
 from actprune.cli.progress import Bars, Lines
 from actprune.cli.show_ship import terminal
@@ -67,6 +67,7 @@ def run_command(  # noqa: PLR0917
     patience: o.Patience = None,
     patience_from: o.PatienceFrom = None,
     restore_best: o.RestoreBest = None,
+    channels_last: o.ChannelsLast = None,
     threads: o.Threads = None,
     accelerator: o.Accelerator = None,
     precision: o.Precision = None,

@@ -121,6 +121,12 @@ RestoreBest = Annotated[
         TRAIN, "restore_best", "End with the weights of the lowest validation loss.", "--restore-best/--no-restore-best"
     ),
 ]
+ChannelsLast = Annotated[
+    bool | None,
+    field(
+        TRAIN, "channels_last", "Memory layout of convolutions; often faster.", "--channels-last/--no-channels-last"
+    ),
+]
 Threads = Annotated[int | None, field(TRAIN, "threads", "CPU threads; as torch is set if left out.")]
 Accelerator = Annotated[str | None, field(TRAIN, "accelerator", "cpu, cuda, mps or auto.")]
 Precision = Annotated[str | None, field(TRAIN, "precision", "32-true, 64-true, bf16-true or bf16-mixed.")]

@@ -35,7 +35,7 @@ def variational_dropout(
     *,
     examples: int = 54_000,
     steps: int = 13_500,
-    ramp: tuple[float, float] = (0.05, 0.4),
+    ramp: tuple[float, float] = (0.05, 0.3),
     log_sigma2: float = -8.0,
     schedule: Schedule | None = None,
     keep_at_least: int = 0,
@@ -67,7 +67,7 @@ def variational_dropout_threshold(
     *,
     examples: int = 54_000,
     steps: int = 13_500,
-    ramp: tuple[float, float] = (0.05, 0.4),
+    ramp: tuple[float, float] = (0.05, 0.3),
     log_sigma2: float = -8.0,
     schedule: Schedule | None = None,
     keep_at_least: int = 0,
@@ -93,6 +93,6 @@ def _penalty(examples: int, steps: int, ramp: tuple[float, float], log_sigma2: f
     if steps < 1 or not 0 <= start <= end <= 1:
         raise RecipeError(
             f"variational dropout with steps={steps} and ramp={ramp}; expected at least one step, and two fractions of "
-            "them in order, such as (0.05, 0.4)"
+            "them in order, such as (0.05, 0.3)"
         )
     return VariationalDropout(examples, round(start * steps), round(end * steps), log_sigma2_init=log_sigma2)

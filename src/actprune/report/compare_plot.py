@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 # A family has a hue and a line style, its members have shades and markers: twenty lines can be found in the legend.
 _LOOKS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
-    "activation": ("-", 2.0, (VERMILION, "#E69F00", "#8C3B00", "#F4A582")),
+    "activation": ("-", 2.0, (VERMILION, "#E69F00", "#8C3B00", "#C9A400", "#F4A582", "#5A1A00")),
     "magnitude": ((0, (5, 1.5)), 1.3, (BLUE, "#56B4E9", "#003F66", "#8FA9C4")),
     "once": ((0, (1, 1)), 1.3, (VERMILION, BLUE, "#8FA9C4")),
     "data": ((0, (3, 1, 1, 1)), 1.3, (GREEN, "#004D38", "#66C9A8", "#8A9A00")),
     "published": ("-", 1.0, ("#CC79A7", "#7B3294", "#4A0E5C", "#E3B5D2")),
     "tickets": ((0, (5, 1.5)), 1.0, ("#000000", "#7A5230", "#B08D57", "#555555", "#A0A0A0")),
 }
-_MARKERS = ("o", "s", "^", "D", "v")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TICKS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8)
 _CEILING = 100.2  # where the scale ends: errors are drawn on a logarithmic axis, and an error of 0 has no logarithm
 

@@ -74,8 +74,8 @@ def _column(axes: Sequence[Axes], found: Mapping[str, ArrayLike], colour: Any, l
 
 def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[Any, Any]:
     keep = before > _FLOOR * before[0]
-    position = np.arange(len(before)) / max(len(before) - 1, 1)
-    return position[keep], 100 * (after[keep] / before[keep] - 1)
+    position = np.arange(keep.sum()) / max(keep.sum() - 1, 1)
+    return position, 100 * (after[keep] / before[keep] - 1)
 
 
 def _label(axes: Sequence[Axes], layer: str, first: bool) -> None:

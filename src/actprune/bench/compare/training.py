@@ -18,9 +18,9 @@ class Training:
     looking at the validation data more often than another. Raises RecipeError for fewer than two epochs.
     """
 
-    epochs: int = 20
-    lr: float = 0.05
-    batch_size: int = 128
+    epochs: int = 12
+    lr: float = 0.1
+    batch_size: int = 256
     momentum: float = 0.9
     weight_decay: float = 5e-4
 

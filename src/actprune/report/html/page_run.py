@@ -104,7 +104,7 @@ def _cards(run: Run) -> list[Card]:
             Card(
                 "Removed so far", w.percent(last.get("sparsity", 0.0)), f"{w.share(run.config.get('sparsity'))} asked"
             ),
-            Card("Validation accuracy", w.percent(last.get("validation_accuracy")), "in the last epoch"),
+            Card(f"Validation {run.score}", w.percent(last.get("validation_accuracy")), "in the last epoch"),
         ]
     found, first = run.summary, dense(run).get("validation_accuracy")
     difference = verdict.change(run)
@@ -112,8 +112,8 @@ def _cards(run: Run) -> list[Card]:
     return [
         Card("Removed", w.percent(found.get("obtained")), f"{w.share(found.get('asked'))} asked"),
         Card("Compression", w.times(found.get("compression")), "weights before / after"),
-        Card("Test accuracy", w.percent(found.get("test_accuracy")), "of the pruned network"),
-        Card("Validation accuracy", w.percent(found.get("validation_accuracy")), moved),
+        Card(f"Test {run.score}", w.percent(found.get("test_accuracy")), "of the pruned network"),
+        Card(f"Validation {run.score}", w.percent(found.get("validation_accuracy")), moved),
         Card("FLOP left", w.percent(found.get("flop_kept")), "if zeros are skipped"),
         Card("Time", w.seconds(found.get("seconds")), w.plural(int(w.number(found.get("epochs")) or 0), "epoch")),
     ]
@@ -163,7 +163,15 @@ def _epochs(run: Run) -> list[Table]:
         ]
         for row in shown
     ]
-    head = ["epoch", "training acc.", "validation acc.", "training loss", "validation loss", "removed", "prunings"]
+    head = [
+        "epoch",
+        f"training {run.score}",
+        f"validation {run.score}",
+        "training loss",
+        "validation loss",
+        "removed",
+        "prunings",
+    ]
     name = "Every epoch" if len(shown) == len(run.rows) else f"{len(shown)} of {len(run.rows):,} epochs"
     return [Table(name, head, rows, folded=True)]
 
@@ -187,14 +195,28 @@ def _seed_cards(runs: Sequence[Run]) -> list[Card]:
         Card("Seeds", f"{len(over)}", f"finished, of {len(runs)} begun"),
         Card("Removed", w.with_spread(w.numbers(over, "obtained")), "mean ± standard deviation"),
         Card("Compression", w.times(w.average(w.numbers(over, "compression"))), "weights before / after"),
-        Card("Test accuracy", w.with_spread(w.numbers(over, "test_accuracy")), "of the pruned networks"),
+        Card(
+            f"Test {runs[0].score if runs else 'accuracy'}",
+            w.with_spread(w.numbers(over, "test_accuracy")),
+            "of the pruned networks",
+        ),
         Card("Validation change", w.points(w.average(changes)), "points since the first pruning"),
         Card("FLOP left", w.percent(w.average(flop)), f"{w.seconds(w.average(took))} a seed"),
     ]
 
 
 def _seed_table(runs: Sequence[Run]) -> list[Table]:
-    head = ["seed", "removed", "compression", "test acc.", "validation acc.", "change (points)", "epochs", "time"]
+    score = runs[0].score if runs else "accuracy"
+    head = [
+        "seed",
+        "removed",
+        "compression",
+        f"test {score}",
+        f"validation {score}",
+        "change (points)",
+        "epochs",
+        "time",
+    ]
     rows = [
         [
             Cell(run.name, "name"),

@@ -49,6 +49,12 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def score(self) -> str:
+        """What the run calls its ``.._accuracy``: an autoencoder has explained variance there."""
+        plain = "explained variance" if self.config.get("task") == "autoencode" else "accuracy"
+        return str(self.summary.get("score_name") or plain)
+
+    @property
     def layers(self) -> list[dict[str, Any]]:
         """Layers as the summary tells them, or else as the last pruning left them."""
         found = self.summary.get("layers")

@@ -29,7 +29,7 @@ def of_run(run: Run) -> list[Chart]:
     """Accuracy and loss, where the run has epochs."""
     rows = thinned(_numbered(run.rows))
     charts = []
-    for what, title, write in (("accuracy", "Accuracy", w.percent), ("loss", "Loss", _loss)):
+    for what, title, write in (("accuracy", run.score.capitalize(), w.percent), ("loss", "Loss", _loss)):
         values = [v for part in ("train", "validation") for v in w.numbers(rows, f"{part}_{what}")]
         if values:
             charts.append(_curves(rows, what, title, values, write))
@@ -38,7 +38,7 @@ def of_run(run: Run) -> list[Chart]:
 
 def _curves(rows: Sequence[Row], what: str, title: str, values: list[float], write: Callable[[float], str]) -> Chart:
     def draw(size: tuple[int, int]) -> Plot:
-        plot = Plot(_spoken(rows, what, title), _epochs(rows), _vertical(what, values), size)
+        plot = Plot(_spoken(rows, what, title), _epochs(rows), _vertical(title.lower(), values), size)
         _prunings(plot, rows)
         for index, part in enumerate(("train", "validation")):
             line = _line(rows, f"{part}_{what}")
@@ -120,7 +120,9 @@ def _vertical(what: str, values: Sequence[float]) -> Axis:
     if what == "loss":
         return Axis("loss", 0.0, max(values) * 1.06 or 1.0)
     low, high = around(values, least=0.02)
-    return Axis("accuracy (%)", max(low, 0.0), min(high, 1.005), write=lambda v: f"{100 * v:g}")
+    return Axis(
+        f"{what} (%)", max(low, 0.0 if what == "accuracy" else -0.5), min(high, 1.005), write=lambda v: f"{100 * v:g}"
+    )
 
 
 def of_seeds(runs: Sequence[Run]) -> list[Chart]:
@@ -133,8 +135,8 @@ def of_seeds(runs: Sequence[Run]) -> list[Chart]:
 
     def draw(size: tuple[int, int]) -> Plot:
         rows = [{"epoch": epoch} for epoch in sorted({epoch for epoch, _ in every})]
-        label = f"Validation accuracy over the epochs of {w.plural(len(lines), 'seed')}"
-        plot = Plot(label, _epochs(rows), _vertical("accuracy", [value for _, value in every]), size)
+        label = f"Validation {runs[0].score} over the epochs of {w.plural(len(lines), 'seed')}"
+        plot = Plot(label, _epochs(rows), _vertical(runs[0].score, [value for _, value in every]), size)
         for index, (name, line) in enumerate(lines.items()):
             plot.line(line, colour(index), series=name)
             run = next(run for run in runs if run.name == name)
@@ -152,4 +154,4 @@ def of_seeds(runs: Sequence[Run]) -> list[Chart]:
         return plot
 
     legend = [swatch(name, colour(index)) for index, name in enumerate(lines)]
-    return [Chart("Validation accuracy of each seed", both(draw), "Dots: prunings.", legend)]
+    return [Chart(f"Validation {runs[0].score} of each seed", both(draw), "Dots: prunings.", legend)]

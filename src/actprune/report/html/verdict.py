@@ -65,16 +65,18 @@ def _accuracy(run: Run) -> str:
     loss, earlier = w.number(found.get("test_loss")), before.get("validation_loss")
     if test is None and loss is not None:
         was = f"; validation loss was {earlier:.4g} just before the first pruning" if earlier is not None else ""
-        return f"The pruned network has a test loss of {loss:.4g}{was}; there is no accuracy to tell."
-    tested = f"The pruned network is right on {w.percent(test)} of the test set"
+        return f"The pruned network has a test loss of {loss:.4g}{was}; there is no {run.score} to tell."
+    tested = f"The pruned network {_reaches(run, w.percent(test))} test set"
     if validation is None or first is None:
-        return (
-            f"{tested} and on {w.percent(validation)} of the validation set; there is no accuracy from before pruning."
-        )
+        return f"{tested} and {w.percent(validation)} on the validation set; there is no figure from before pruning."
     return (
         f"{tested}; on the validation set it went from {w.percent(first)} just before the first pruning to "
         f"{w.percent(validation)} ({w.points(validation - first)} points)."
     )
+
+
+def _reaches(run: Run, figure: str) -> str:
+    return f"is right on {figure} of the" if run.score == "accuracy" else f"has an {run.score} of {figure} on the"
 
 
 def _cautions(run: Run) -> list[str]:
@@ -91,8 +93,8 @@ def _cautions(run: Run) -> list[str]:
     if validation is not None and first is not None:
         if validation < first - FELL:
             out.append(
-                f"validation accuracy fell by {w.points(first - validation).lstrip('+')} points; more epochs, more "
-                "cycles or a lower sparsity may keep it"
+                f"validation {run.score} fell by {w.points(first - validation).lstrip('+')} points; more epochs, "
+                "more cycles or a lower sparsity may keep it"
             )
         elif validation > first + FELL:
             out.append(
@@ -102,8 +104,8 @@ def _cautions(run: Run) -> list[str]:
             )
     if test is not None and validation is not None and abs(test - validation) > APART:
         out.append(
-            f"test and validation accuracy differ by {w.points(abs(test - validation)).lstrip('+')} points, which on "
-            "small sets may be chance; several seeds (`--seeds 0,1,2`) tell"
+            f"test and validation {run.score} differ by {w.points(abs(test - validation)).lstrip('+')} points, which "
+            "on small sets may be chance; several seeds (`--seeds 0,1,2`) tell"
         )
     return out
 
@@ -139,7 +141,7 @@ def _unfinished(run: Run) -> Verdict:
             f"{w.plural(len(run.pruned), 'pruning')} done, {w.percent(last.get('sparsity'))} are removed"
         )
     scores = (
-        f"In the last epoch the accuracy was {w.percent(run.rows[-1].get('train_accuracy'))} in training and "
+        f"In the last epoch the {run.score} was {w.percent(run.rows[-1].get('train_accuracy'))} in training and "
         f"{w.percent(run.rows[-1].get('validation_accuracy'))} on the validation set; the test set is for the end."
         if run.rows
         else "There are no accuracies yet."
@@ -172,8 +174,11 @@ def of_seeds(runs: Sequence[Run], asked_seeds: int) -> Verdict:
         f"reached what was asked."
     )
     changes = [c for run in over if (c := change(run)) is not None]
-    moved = f"; validation accuracy changed by {_points(changes)} points since the first pruning" if changes else ""
-    second = f"The pruned networks are right on {w.with_spread(test)} of the test set{moved}."
+    moved = (
+        f"; validation {over[0].score} changed by {_points(changes)} points since the first pruning" if changes else ""
+    )
+    reached_score = _reaches(over[0], w.with_spread(test)).replace("is right", "are right").replace("has an", "have an")
+    second = f"The pruned networks {reached_score} test set{moved}."
     notes = _seed_cautions(over, asked_seeds, test, changes)
     cost = f"A seed took {w.seconds(w.average(w.numbers(summaries, 'seconds')))} on average"
     third = f"{cost}; watch out: {notes[0]}." if notes else f"{cost}; nothing stands out among the seeds."
