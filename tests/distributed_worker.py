@@ -10,7 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune import Pruner, methods
-from actprune.errors import ObservationError
+from actprune.errors import ModelError, ObservationError
+from actprune.schedules import EqualSurvivors
 from actprune.testing import small_data, small_net
 
 RECIPES = {
@@ -21,6 +22,10 @@ RECIPES = {
     "snip": lambda: methods.snip(0.6),
     "magnitude": lambda: methods.magnitude(0.6),
     "random": lambda: methods.random(0.6),
+    "lamp": lambda: methods.lamp(0.6),
+    "surgery": lambda: methods.dns(0.6, schedule=EqualSurvivors(2)),
+    "surgery by thresholds": lambda: methods.dns_thresholds(0.0, schedule=EqualSurvivors(2)),
+    "tickets": lambda: methods.lottery(0.6, cycles=2),
 }
 
 
@@ -51,7 +56,8 @@ def session(kind, name, share):
     """Observe this rank's share, prune, train three steps on it. Returns masks and full weights."""
     inputs, labels = (part[share] for part in small_data())
     model = wrapped(kind, biased_net())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    rate = 1.0 if "surgery" in name else 0.05  # enough to change who is among the largest
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     pruner = Pruner(model, RECIPES[name]()).attach(optimizer)
     if name == "live":
         for _ in range(2):
@@ -63,7 +69,7 @@ def session(kind, name, share):
             output = model(inputs)
             if name == "snip":
                 nn.functional.cross_entropy(output, labels).backward()
-    pruner.prune(0.5 if name == "wanda" else 0.6)
+    pruner.prune(None if "thresholds" in name else 0.5 if name == "wanda" else 0.6)
     masks = {key: mask.clone() for key, mask in pruner.masks.items()}
     pruned = {key: full(value).detach().clone() for key, value in pruner.model.state_dict().items()}
     for _ in range(3):
@@ -71,7 +77,27 @@ def session(kind, name, share):
         optimizer.step()
         optimizer.zero_grad()
     trained = {key: full(value).detach().clone() for key, value in pruner.model.state_dict().items()}
-    return {"masks": masks, "pruned": pruned, "trained": trained}
+    if "surgery" in name:  # once more: the values behind the zeros have moved, alike on every rank
+        pruner.prune(None if "thresholds" in name else 0.6)
+    return {"masks": masks, "pruned": pruned, "trained": trained, "later": dict(pruner.masks)}
+
+
+def noisy(kind, share):
+    """Train with variational dropout for three steps on this rank's share; what was learnt beside the weights."""
+    inputs, labels = (part[share] for part in small_data())
+    model = wrapped(kind, biased_net())
+    try:
+        pruner = Pruner(model, methods.variational_dropout(0.5, examples=64, steps=3))
+    except ModelError as error:
+        return {"refused": str(error)}
+    optimizer = torch.optim.Adam([*model.parameters(), *pruner.extra_parameters()], lr=0.05)
+    pruner.attach(optimizer)
+    for _ in range(3):
+        (nn.functional.cross_entropy(model(inputs), labels) + pruner.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    learnt = {name: own["log_sigma2"].detach().clone() for name, own in pruner.state.learnt.items()}
+    return {"learnt": learnt, "masks": dict(pruner.masks)}
 
 
 def one_rank_without_data():
@@ -92,6 +118,7 @@ def main(kind, rank, folder):
     torch.set_num_threads(1)
     share = slice(int(rank), None, 2)
     found = {name: session(kind, name, share) for name in RECIPES}
+    found["noisy"] = noisy(kind, share)
     found["one rank without data"] = one_rank_without_data()
     torch.save(found, f"{folder}/{kind}-{rank}.pt")
     dist.barrier()

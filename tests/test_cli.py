@@ -113,7 +113,7 @@ def test_options_and_config_files(tmp_path):
         (["--option", "scor=neuron"], "did you mean 'score'?"),
         (["--hidden", "a,b"], "--hidden 'a,b' cannot be used; expected whole numbers"),
         (["--seeds", "1,1"], "expected different whole numbers"),
-        (["--schedule", "cubicc"], "schedule='cubicc' cannot be used; expected 'accuracy', 'cubic', 'once', 'before', 'rounds', 'decaying' or 'own'"),
+        (["--schedule", "cubicc"], "schedule='cubicc' cannot be used; expected 'accuracy', 'cubic', 'once'"),
     ],
 )
 def test_mistakes_get_one_clean_message(tmp_path, arguments, message):

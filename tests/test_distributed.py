@@ -53,3 +53,20 @@ def test_zeros_are_held_on_every_rank_while_training_goes_on(ranks, name):
 def test_a_rank_without_data_is_an_error_on_every_rank(ranks):
     assert "every rank must observe" in ranks[0]["one rank without data"]
     assert "observe()" in ranks[1]["one rank without data"]
+
+
+@pytest.mark.parametrize("name", ["surgery", "surgery by thresholds"])
+def test_splicing_agrees_on_every_rank_after_training(ranks, name):
+    zero, one = (rank[name]["later"] for rank in ranks)
+    assert all(torch.equal(zero[key], one[key]) for key in zero)
+    assert any((zero[key] != ranks[0][name]["masks"][key]).any() for key in zero)
+
+
+def test_what_is_learnt_beside_the_weights_is_the_same_on_every_rank(ranks):
+    zero, one = (rank["noisy"] for rank in ranks)
+    if "refused" in zero:
+        assert "sharded" in zero["refused"]
+        return
+    for part in ("learnt", "masks"):
+        assert all(torch.equal(zero[part][key], one[part][key]) for key in zero[part])
+    assert all((value != -8.0).any() for value in zero["learnt"].values())

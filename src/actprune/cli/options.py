@@ -123,9 +123,7 @@ RestoreBest = Annotated[
 ]
 ChannelsLast = Annotated[
     bool | None,
-    field(
-        TRAIN, "channels_last", "Memory layout of convolutions; often faster.", "--channels-last/--no-channels-last"
-    ),
+    field(TRAIN, "channels_last", "Memory layout of convolutions; often faster.", "--channels-last/--no-channels-last"),
 ]
 Threads = Annotated[int | None, field(TRAIN, "threads", "CPU threads; as torch is set if left out.")]
 Accelerator = Annotated[str | None, field(TRAIN, "accelerator", "cpu, cuda, mps or auto.")]

@@ -13,7 +13,7 @@ from actprune.errors import ActpruneError, ObservationError
 from actprune.types import Sums
 
 
-def _sharded(tensor: Tensor) -> bool:
+def sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor. Importing that class takes a second, and whoever has one has imported it."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -69,19 +69,19 @@ def average(tensors: Iterable[Tensor]) -> None:
 def full(tensor: Tensor) -> Tensor:
     """The whole tensor, detached. Gathers a sharded one (FSDP2, tensor parallel): a collective call then."""
     whole: Any = tensor.detach()
-    return whole.full_tensor() if _sharded(whole) else whole  # type: ignore[no-any-return]
+    return whole.full_tensor() if sharded(whole) else whole  # type: ignore[no-any-return]
 
 
 def local(tensor: Tensor) -> Tensor:
     """The own part of this rank of a parameter, detached and writable in place."""
     part: Any = tensor.detach()
-    return part.to_local() if _sharded(part) else part  # type: ignore[no-any-return]
+    return part.to_local() if sharded(part) else part  # type: ignore[no-any-return]
 
 
 def local_part(whole: Tensor, like: Any) -> Tensor:
     """The part of ``whole`` (equal on every rank) at the place of this rank's part of ``like``. No communication."""
     whole = whole.to(like.device)
-    if not _sharded(like):
+    if not sharded(like):
         return whole
     distribute = sys.modules["torch.distributed.tensor"].distribute_tensor
     placed: Any = distribute(whole, like.device_mesh, like.placements, src_data_rank=None)

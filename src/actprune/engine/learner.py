@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from actprune.engine.distributed import average, full, local
+from actprune.engine.distributed import average, full, local, sharded
 from actprune.engine.wrappers import layer_of
-from actprune.errors import CheckpointError
+from actprune.errors import CheckpointError, ModelError
 from actprune.types import Penalty
 
 Learnt = dict[str, dict[str, Tensor]]
@@ -20,8 +20,8 @@ Learnt = dict[str, dict[str, Tensor]]
 class Learner:
     """Live parameters beside the weights of ``layers`` (clean weight name -> module path).
 
-    They are learnt with full weights in mind: under DDP their gradients are averaged here before every step; a sharded
-    model (FSDP) cannot be penalised.
+    They are learnt with full weights in mind: under DDP their gradients are averaged here before every step. Raises
+    ModelError for a sharded model (FSDP), which cannot be penalised.
     """
 
     def __init__(
@@ -36,6 +36,11 @@ class Learner:
         self._handles: list[RemovableHandle] = []
         if penalty is None:
             return
+        if shards := [name for name in layers if sharded(parameters[name])]:
+            raise ModelError(
+                f"a penalty was asked for, but {shards[0]} is sharded (FSDP), and a penalty needs whole weights; use "
+                "DDP or one process, or a method without a penalty"
+            )
         for name, path in layers.items():
             found = penalty.learnt(full(parameters[name]))
             self.learnt[name] = {key: nn.Parameter(value) for key, value in found.items()}

@@ -75,8 +75,8 @@ def activation(
     scope       "global", "layer" (each layer loses the same fraction) or "row"
     cycles      1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
                 towards ``retrain_to``, amounts proportional to 0.8^i
-    skip_output leave the output layer alone, as the article does; False: its neurons, which have no non-linearity, count
-                as always firing
+    skip_output leave the output layer alone, as the article does; False: its neurons, which have no non-linearity,
+                count as always firing
     count_on    "observe" (default for one cycle) or "train": count on the live training batches (default for cycles)
 
     >>> activation(0.9).budget
