@@ -147,15 +147,19 @@ def regrowth(setup: Any) -> Line:
 
 
 def digested() -> None:
-    """Read the singular values of finished runs again, after ``digest`` has changed; without its folder a line stays."""
+    """Read the singular values of finished runs again, after ``digest`` has changed; no folder, no change."""
     from actprune.bench import atomic
 
-    fresh = []
+    fresh = {}
     for line in done():
         place = folder(line["cell"], line["data"], line["seed"])
-        here = line["kind"] == "trained" and (place / "cycles" / "spectra-end.safetensors").exists()
-        fresh.append(atomic.json_line({**line, **(digest(place) if here else {})}))
-    atomic.write_bytes(RESULTS, "".join(f"{row}\n" for row in fresh).encode())
+        if line["kind"] == "trained" and (place / "cycles" / "spectra-end.safetensors").exists():
+            fresh[line["cell"], line["data"], line["seed"]] = digest(place)
+    lines = [  # read again: a sweep may have appended some meanwhile
+        {**line, **(fresh.get((line["cell"], line["data"], line["seed"]), {}) if line["kind"] == "trained" else {})}
+        for line in done()
+    ]
+    atomic.write_bytes(RESULTS, "".join(f"{atomic.json_line(line)}\n" for line in lines).encode())
 
 
 def done() -> list[Line]:
