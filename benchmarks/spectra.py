@@ -94,7 +94,17 @@ def digest(place: Path) -> Line:
                 }  # fmt: skip
             rows.append(row)
     ranks = {name: analysis.ranks_of(end[name]["end"], tuple(end[name]["shape"].tolist())) for name in LAYERS}
-    return {"spectra": rows, "end": ranks}
+    found: Line = short({"spectra": rows, "end": ranks})
+    return found
+
+
+def short(value: Any) -> Any:
+    """Floats to five decimals: a line holds hundreds of them."""
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [short(item) for item in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def released(cell: str, data: str, seed: int) -> Line:
@@ -126,7 +136,7 @@ def released(cell: str, data: str, seed: int) -> Line:
             row["test_accuracy"] = evaluate(setup.model, setup.test, setup.forward).accuracy
         after = {name: setup.model.get_parameter(name).detach() for name in LAYERS}
         torch.save({"before": before, "after": after}, folder(cell, data, seed) / "released.pt")
-    return {"history": history}
+    return {"history": short(history)}
 
 
 def regrowth(setup: Any) -> Line:

@@ -24,7 +24,7 @@ COMMON = {"data": "mnist", "optimizer": "adam", "lr_schedule": "cosine", "weight
           "full_length": True, "patience": 0, "restore_best": False, "threads": 1}  # fmt: skip
 NETS: dict[str, dict[str, Any]] = {
     "lenet-300-100": {"max_epochs": 30, "lr": 2e-3},
-    "lenet-5-caffe": {"max_epochs": 20, "lr": 1e-3},
+    "lenet-5-caffe": {"max_epochs": 6, "lr": 2e-3, "channels_last": True},
 }
 PAPER = {  # test error in %, compression, sparsity per layer in %; 200 epochs
     "lenet-300-100": {"dense": 1.64, "error": 1.92, "compression": 68, "layers": "98.9 / 97.2 / 62.0"},

@@ -54,7 +54,9 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
         assert printed.startswith(space["fast"].path)
     if number == 3:
         assert float(printed.split()[0]) > 0.85
+    if number == 4:
+        assert sum(p.numel() for p in space["small"].parameters()) < sum(p.numel() for p in space["model"].parameters())
 
 
 def test_the_readme_has_the_examples_this_test_knows():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5

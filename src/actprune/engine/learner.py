@@ -34,6 +34,7 @@ class Learner:
         self.penalty, self.weights = penalty, parameters
         self.learnt: Learnt = {}
         self._handles: list[RemovableHandle] = []
+        self._layers = {name: layer_of(model, path) for name, path in layers.items()}
         if penalty is None:
             return
         if shards := [name for name in layers if sharded(parameters[name])]:
@@ -41,10 +42,23 @@ class Learner:
                 f"a penalty was asked for, but {shards[0]} is sharded (FSDP), and a penalty needs whole weights; use "
                 "DDP or one process, or a method without a penalty"
             )
-        for name, path in layers.items():
+        for name in layers:
             found = penalty.learnt(full(parameters[name]))
             self.learnt[name] = {key: nn.Parameter(value) for key, value in found.items()}
-            self._handles.append(layer_of(model, path).register_forward_hook(self._forward(penalty, name)))
+        self.attach()
+
+    def attach(self) -> None:
+        """Put the training forwards on the model, where they are not there already."""
+        if self.penalty is not None and not self._handles:
+            self._handles = [
+                layer.register_forward_hook(self._forward(self.penalty, name)) for name, layer in self._layers.items()
+            ]
+
+    def detach(self) -> None:
+        """Take the training forwards off the model again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -69,7 +83,7 @@ class Learner:
 
     def load(self, stored: Learnt) -> None:
         """Put stored values into the live parameters. Raises CheckpointError when they belong to another recipe."""
-        if {name: set(own) for name, own in stored.items()} != {name: set(own) for name, own in self.learnt.items()}:
+        if _shapes(stored) != _shapes(self.learnt):
             raise CheckpointError(
                 f"the stored state has learnt values beside {sorted(stored)}, the recipe learns some beside "
                 f"{sorted(self.learnt)}; resume with the recipe that the state is from"
@@ -81,9 +95,7 @@ class Learner:
 
     def stop(self) -> None:
         """No training forward and no term any more; what was learnt stays."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self.detach()
         self.penalty = None
 
     def _forward(self, penalty: Penalty, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
@@ -93,3 +105,7 @@ class Learner:
             return penalty.forward(module, inputs[0], output, self.learnt[name])
 
         return replaced
+
+
+def _shapes(learnt: Learnt) -> dict[str, dict[str, tuple[int, ...]]]:
+    return {name: {key: tuple(value.shape) for key, value in own.items()} for name, own in learnt.items()}

@@ -139,6 +139,7 @@ class Pruner:
             if self.recipe.regrow == "splice":
                 raise RecipeError("mask_grads=True would keep pruned weights from learning, which splicing needs")
             self.enforcer.mask_gradients()
+        self.learner.attach()
         if self.recipe.count_on == "train" and not self.finished:
             self.observer.start_live(self.recipe.count_every)
         self.enforcer.apply()
@@ -151,6 +152,7 @@ class Pruner:
         self._handles.clear()
         self._optimizers.clear()
         self.enforcer.remove()
+        self.learner.detach()
         self.observer.stop_live()
 
     def penalty(self) -> Tensor:

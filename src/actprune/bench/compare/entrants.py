@@ -141,7 +141,7 @@ _ALL: tuple[Entrant, ...] = (
     Entrant("lottery-reinit", "lottery", "tickets", "control: new initial weights after the last pruning",
             {"variant": "control"}, plan="rounds"),
     Entrant("variational-dropout", "variational_dropout", "published",
-            "Adam at lr 0.001, noise for 80 % of the epochs", settings={"optimizer": "adam", "lr": 1e-3,
+            "Adam at lr 0.002, noise for 80 % of the epochs", settings={"optimizer": "adam", "lr": 2e-3,
             "weight_decay": 0.0}, plan="noisy"),
 )  # fmt: skip
 
