@@ -159,12 +159,13 @@ def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
                 axis.errorbar(x, [mean(v) for v in per], yerr=bars, ls=style, color=colour, lw=1.5, capsize=2,
                               label=cell if style == "-" else None)  # fmt: skip
         axis.axhspan(-MARGIN, MARGIN, color="#dddddd", lw=0)
-        axis.set(
-            title=data, xlabel="pruning", ylabel="slope of the change, points (negative: small values shrink more)"
-        )
+        axis.set(title=data, xlabel="pruning", ylabel="slope of the change (points)")
         axis.set_xticks(range(1, 6))
         axis.legend(fontsize=8)
-    figure.suptitle("Solid: the method. Dashed: a random mask of the same size on the same weights.", fontsize=9)
+    figure.suptitle(
+        "Below zero: small singular values shrink more. Dashed: a random mask of the same size on the same weights.",
+        fontsize=9,
+    )
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

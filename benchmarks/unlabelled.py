@@ -172,10 +172,10 @@ def done() -> list[dict[str, Any]]:
     return [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def sweep(only: str, minutes: float) -> None:
+def sweep(only: list[str], data: list[str], minutes: float) -> None:
     """Compute what is missing until the CPU time is spent; a cell that began is finished."""
     have = {(line["cell"], line["data"], line["seed"]) for line in done()}
-    todo = [cell for cell in plan() if cell not in have and only in cell[0]]
+    todo = [cell for cell in plan() if cell not in have and cell[1] in data and any(part in cell[0] for part in only)]
     for number, cell in enumerate(todo, 1):
         if time.process_time() > 60 * minutes:
             print(f"{60 * minutes:.0f} s of CPU time are spent; {len(todo) - number + 1} cells are left")
@@ -190,12 +190,13 @@ def sweep(only: str, minutes: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--only", default="", help="cells whose name contains one of these, with commas")
+    parser.add_argument("--data", default=",".join(DATA), help="data sets, with commas")
     parser.add_argument("--minutes", type=float, default=25.0, help="CPU time after which no new cell is begun")
     parser.add_argument("--report", action="store_true", help="only write the tables")
     options = parser.parse_args()
     if not options.report:
-        sweep(options.only, options.minutes)
+        sweep(options.only.split(","), options.data.split(","), options.minutes)
     from unlabelled_report import write
 
     write(done(), plan())
