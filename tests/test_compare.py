@@ -113,6 +113,8 @@ def test_unknown_names_get_the_nearest_match():
 def test_training_needs_an_epoch_to_recover():
     with pytest.raises(RecipeError, match="at least 2"):
         Training(epochs=1)
+    with pytest.raises(RecipeError, match="--batch-size 0 cannot be used"):
+        Training(batch_size=0)
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 7, 12, 20])
@@ -136,26 +138,39 @@ def test_the_articles_rows():
 # ---- the file ------------------------------------------------------------------------------------------------------
 
 
+def line(identity):
+    """The least that a row has."""
+    return {"id": identity, "data": "digits", "model": "mlp", "entrant": "lamp", "seed": 0, "asked": 0.9,
+            "training": "4 epochs", "status": "refused"}  # fmt: skip
+
+
 def test_a_last_line_cut_short_is_left_out_and_mended(tmp_path):
-    store.append(tmp_path, {"id": "a"})
+    store.append(tmp_path, line("a"))
     path = tmp_path / store.NAME
     path.write_bytes(path.read_bytes() + b'{"id": "b", "te')
     assert [row["id"] for row in store.rows(tmp_path)] == ["a"]
     store.mend(tmp_path)
-    store.append(tmp_path, {"id": "c"})
+    store.append(tmp_path, line("c"))
     assert [row["id"] for row in store.rows(tmp_path)] == ["a", "c"]
 
 
 def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path):
-    (tmp_path / store.NAME).write_text(json.dumps({"id": "a"}))
+    (tmp_path / store.NAME).write_text(json.dumps(line("a")))
     store.mend(tmp_path)
-    store.append(tmp_path, {"id": "b"})
+    store.append(tmp_path, line("b"))
     assert [row["id"] for row in store.rows(tmp_path)] == ["a", "b"]
 
 
 def test_damage_elsewhere_is_named(tmp_path):
-    (tmp_path / store.NAME).write_text('{"id": "a"}\n{"id"\n{"id": "c"}\n')
+    (tmp_path / store.NAME).write_text(f'{json.dumps(line("a"))}\n{{"id"\n{json.dumps(line("c"))}\n')
     with pytest.raises(CheckpointError, match="line 2 is damaged"):
+        store.rows(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["[]", "5", "{}", '{"id": "x", "status": "ok"}'])
+def test_a_line_that_is_no_row_is_named(tmp_path, damaged):
+    (tmp_path / store.NAME).write_text(damaged + "\n")
+    with pytest.raises(CheckpointError, match=r"line 1 is damaged: .*(object|missing).*delete this line"):
         store.rows(tmp_path)
 
 

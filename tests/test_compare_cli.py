@@ -44,6 +44,8 @@ def test_computes_reports_and_goes_on(tmp_path):
         (["--data", "digitz"], "did you mean 'digits'"),
         (["--model", "lenet-300"], "did you mean 'lenet-300-100'"),
         (["--data", ","], "names nothing"),
+        (["--methods", ""], "names nothing"),
+        (["--batch-size", "0"], "expected at least 1"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, words, said):

@@ -70,6 +70,13 @@ def test_of_two_lines_for_a_changed_recipe_the_later_counts():
     assert body["random"][1].startswith("50.00")
 
 
+def test_seeds_of_an_older_recipe_are_not_averaged_with_those_of_a_newer_one():
+    old = [row("lamp", 0.9, seed, 0.9, config={"lr": 0.1, "seed": seed}) for seed in range(3)]
+    (group,) = panels([*old, row("lamp", 0.9, 0, 0.5, config={"lr": 0.2, "seed": 0})])[0].groups
+    assert [found["test_accuracy"] for found in group.rows] == [0.5]
+    assert len(panels([*old, row("lamp", 0.9, 3, 0.5, config={"lr": 0.1, "seed": 3})])[0].groups[0].rows) == 4
+
+
 def test_sparsity_at_equal_accuracy_goes_by_validation_alone():
     rows = [
         *DENSE,

@@ -44,6 +44,22 @@ def test_a_cell_is_never_computed_twice(tmp_path, monkeypatch):
     assert (tmp_path / store.NAME).read_bytes() == before
 
 
+def test_one_run_may_stand_for_two_budgets(tmp_path, monkeypatch):
+    """lottery-5x at 3 epochs is the run that lottery is at 15."""
+    five, plain = (
+        next(cell for cell in cells_of(["digits"], ["lenet-300-100"], [(chosen([name])[0], 0.9)], (0,), Training(n))
+             if cell.sparsity)
+        for name, n in (("lottery-5x", 3), ("lottery", 15))
+    )  # fmt: skip
+    assert five.id == plain.id
+    sweep([five], tmp_path)
+    monkeypatch.setattr(pool, "work", refuse_to_work)
+    (row,) = sweep([plain], tmp_path).rows
+    assert (row["entrant"], row["training"], row["steps_relative"]) == ("lottery", str(plain.training), 1)
+    assert [row["entrant"] for row in store.rows(tmp_path)] == ["lottery-5x", "lottery"]
+    assert len(sweep([five, plain], tmp_path).rows) == 2
+
+
 def test_processes_change_nothing_but_the_times(tmp_path):
     cells = planned(["activation", "snip"])
     one = sweep(cells, tmp_path / "one", jobs=1)

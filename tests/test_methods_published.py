@@ -112,7 +112,9 @@ def test_surgery_thresholds_are_frozen_and_have_a_band():
     hidden = pruner.state.hidden["0.weight"]
     assert hidden.tolist() == [[1.0, 2.0, 3.0, 6.0]]
     assert model[0].weight.tolist() == [[0.0, 0.0, 3.0, 6.0]]
-    hidden.copy_(torch.tensor([[3.2, 3.4, 2.65, 6.0]]))
+    hidden.copy_(torch.tensor([[3.2, 3.4, 0.0, 0.0]]))
+    with torch.no_grad():
+        model[0].weight[0, 2] = 2.65
     pruner.prune()
     # the mean has changed, t has not: 3.2 <= 3.3 stays out, 3.4 > 3.3 returns, 2.65 <= 2.7 goes
     assert pruner.masks["0.weight"].tolist() == [[False, True, False, True]]

@@ -83,6 +83,19 @@ def test_a_later_row_of_the_same_cell_counts():
     assert field.at("lamp", 0.9).test == 0.6
 
 
+def test_who_kept_more_than_asked_or_lacks_seeds_does_not_lead():
+    lamp = [folders.cell("lamp", 0.9, seed, 0.9, weights=1000) for seed in range(3)]
+    apoz = [folders.cell("apoz", 0.9, seed, 0.95, weights=1000, kept=300, obtained=0.7) for seed in range(3)]
+    field = fields([*lamp, *apoz, folders.cell("snip", 0.9, 0, 0.99, weights=1000)])[0]
+    assert field.ranking(0.9) == [("lamp", pytest.approx(0.9))]
+
+
+def test_seeds_of_an_older_recipe_are_left_out():
+    old = [folders.cell("lamp", 0.9, seed, 0.9) for seed in range(3)]
+    field = fields([*old, folders.cell("lamp", 0.9, 0, 0.5, config={"lr": 0.2, "seed": 0})])[0]
+    assert [row["test_accuracy"] for row in field.at("lamp", 0.9).rows] == [0.5]
+
+
 def test_the_command_gives_the_same_configuration_again(monkeypatch):
     config = RunConfig(
         data="mnist", hidden=(300, 100), model="mlp", method="magnitude", options={"scope": "layer"}, sparsity=0.95,

@@ -135,3 +135,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
     rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert rows[0] == rows[1]
     assert json.loads(rows[0].splitlines()[-1])["sparsity"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_schedule_of_steps_that_is_too_long_is_not_blamed_on_accuracy(tmp_path):
+    config = RunConfig(method="lottery", schedule="own", model="mlp", hidden=(16,), max_epochs=1, threads=1)
+    remark = run(config, tmp_path / "run", plots=False).summary["remark"]
+    assert remark.startswith("0 of 9 prunings done: the run ended by 'max epochs'")
+    assert "threshold" not in remark

@@ -161,6 +161,11 @@ def _refuse_misfits(recipe: Recipe, layers: Sequence[LayerFacts]) -> None:
         )
     if recipe.budget.kind == "threshold" and isinstance(recipe.unit, NM):
         raise RecipeError("an n:m unit fixes the sparsity, so no threshold can; use Budget.sparsity or unit=Weight()")
+    if recipe.remove_orphans and recipe.regrow == "splice":
+        raise RecipeError(
+            "remove_orphans folds what dead neurons send into the next bias for good, but with regrow='splice' they "
+            "may return; use regrow='frozen', or leave the orphans to compact()"
+        )
     for facts in layers:
         if isinstance(recipe.unit, NM):
             require_multiple(recipe.unit, facts.name, facts.shape)

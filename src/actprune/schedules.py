@@ -132,7 +132,7 @@ class Decaying:
     def hits(self, step: int) -> bool:
         """Whether the masks are chosen anew after this step."""
         since = step - self.begin
-        if since < 0 or step > self.stop or (since % self.every and step != self.stop):
+        if since < 0 or step < 1 or step > self.stop or (since % self.every and step != self.stop):
             return False
         return step == self.stop or _draw(self.seed, step).random() < (1.0 + self.gamma * since) ** -self.power
 

@@ -93,7 +93,7 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is to be left. Build it with one of the four class methods.
+    """How much is to be left. Build it with one of the class methods.
 
     ``of="prunable"`` counts the layers that may be pruned; ``of="all"`` also counts the weights of layers left
     alone (the founding article counts its unpruned output layer in the denominator).

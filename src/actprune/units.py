@@ -60,8 +60,8 @@ class Rates:
 
     def __post_init__(self) -> None:
         rates = [self.output, *(rate for _, rate in self.layers)]
-        if any(not (math.isfinite(rate) and rate >= 0) for rate in rates) or not any(rates):
-            raise RecipeError(f"rates {rates} cannot be used; expected finite numbers of at least 0, one of them above")
+        if any(not (math.isfinite(rate) and rate >= 0) for rate in rates):
+            raise RecipeError(f"rates {rates} cannot be used; expected finite numbers of at least 0")
 
 
 Allocation = Literal["uniform", "erk", "staged"] | Rates

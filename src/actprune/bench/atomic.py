@@ -62,5 +62,6 @@ def unwritable(path: Path, error: OSError) -> CheckpointError:
     """What to say when the system refuses to write."""
     return CheckpointError(
         f"cannot write {path}: {error.strerror or error}; free space or make the folder writable, then continue with "
-        f"`actprune resume` (what was saved before is intact), or choose another folder"
+        f"`actprune resume`, a comparison with its own command (what was saved before is intact), or choose another "
+        "folder"
     )

@@ -167,7 +167,7 @@ def _finish(setup: Setup, folder: RunFolder, at: Standing, plots: bool, listener
     summary["storage_bytes"] = coded
     for key, more in spent.items():
         summary[key] = round(more + sum(row.get(key, 0.0) for row in timings), 3)
-    summary["remark"] = remark(summary, setup.config.start_at)
+    summary["remark"] = remark(summary, setup.recipe.schedule, setup.config.start_at)
     _write_tensors(folder.path / "model.safetensors", setup.model.state_dict())
     _write_tensors(folder.path / "masks.safetensors", dict(setup.pruner.masks))
     if setup.config.spectra:

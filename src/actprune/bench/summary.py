@@ -12,6 +12,8 @@ from actprune.bench.loop import Standing
 from actprune.bench.setup import Setup
 from actprune.core import final_fraction
 from actprune.engine import plan
+from actprune.schedules import AccuracyTriggered, LayerByLayer
+from actprune.types import Schedule
 
 Summary = dict[str, Any]
 
@@ -72,11 +74,17 @@ def _asked(setup: Setup) -> float:
     return final_fraction(setup.recipe.budget, plan.total(setup.pruner))
 
 
-def remark(summary: Summary, config_start: float) -> str | None:
+def remark(summary: Summary, schedule: Schedule, config_start: float) -> str | None:
     """What must be said of a run that did not do what was asked, else None."""
     done, planned = summary["prunings_done"], summary["prunings_planned"]
     if done >= planned:
         return None
+    if not isinstance(schedule, (AccuracyTriggered, LayerByLayer)):
+        return (
+            f"{done} of {planned} prunings done: the run ended by {summary['stopped_by']!r} after {summary['steps']} "
+            f"optimizer steps, before the others were due ({schedule}), so the sparsity asked was not reached; allow "
+            "more epochs (--epochs), or a schedule that fits into these (--schedule cubic, say)"
+        )
     return (
         f"{done} of {planned} prunings done: the training {summary['score_name']} did not reach the next threshold "
         f"before the run ended by {summary['stopped_by']!r}, so the sparsity asked was not reached; allow more epochs "

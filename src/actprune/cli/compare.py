@@ -130,8 +130,8 @@ def _cells(asked: Mapping[str, str | None], seeds: str, preset: str | None, trai
         raise RecipeError(f"--preset {preset!r} is not known; the only one is 'article'")
     wanted_seeds = _seeds(seeds)
     article = preset == "article"
-    places = names("--data", asked["data"] or ("mnist,fashion-mnist" if article else "mnist"))
-    models = names("--model", asked["model"] or ("article,lenet-300-100" if article else "lenet-300-100"))
+    places = names("--data", _or(asked["data"], "mnist,fashion-mnist" if article else "mnist"))
+    models = names("--model", _or(asked["model"], "article,lenet-300-100" if article else "lenet-300-100"))
     return cells_of(places, models, _entrants(asked["methods"], asked["sparsities"], article), wanted_seeds, training)
 
 
@@ -146,9 +146,14 @@ def _entrants(methods: str | None, sparsities: str | None, article: bool) -> lis
             None if methods is None else chosen(names("--methods", methods)),
             None if sparsities is None else fractions("--sparsities", sparsities),
         )
-    found = chosen(names("--methods", methods or "all"))
-    asked = fractions("--sparsities", sparsities or "0.9,0.95,0.98,0.9894")
+    found = chosen(names("--methods", _or(methods, "all")))
+    asked = fractions("--sparsities", _or(sparsities, "0.9,0.95,0.98,0.9894"))
     return [(entrant, sparsity) for sparsity in asked for entrant in found]
+
+
+def _or(given: str | None, default: str) -> str:
+    """An empty text is given: an unset shell variable must not start the whole field."""
+    return default if given is None else given
 
 
 def names(flag: str, text: str) -> list[str]:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from actprune.errors import RecipeError
 from actprune.types import Need, Signals
 
 
@@ -20,6 +21,10 @@ class Hysteresis:
     """
 
     band: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.band < 1:
+            raise RecipeError(f"a band of {self.band!r} cannot be used; expected 0 <= band < 1, such as 0.1")
 
     @property
     def needs(self) -> tuple[Need, ...]:

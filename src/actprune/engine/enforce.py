@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actprune.engine.distributed import local, local_part
+from actprune.engine.wrappers import Closure
 from actprune.errors import ModelError
 
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -53,9 +54,15 @@ class Enforcer:
         """
         if self.hidden and not self._shown:
             with torch.no_grad():
-                for name, values in self.hidden.items():
-                    local(self.parameters[name]).copy_(values)
+                for name, values in self.hidden.items():  # only behind zeros: the others are the user's to change
+                    weight = local(self.parameters[name])
+                    weight.copy_(torch.where(self._masks[name], weight, values.to(weight.device)))
         self._shown = bool(self.hidden)
+
+    def forget(self) -> None:
+        """Drop the values behind the zeros: what is pruned starts again from zero."""
+        if self.hidden is not None:
+            self.hidden.clear()
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -70,6 +77,19 @@ class Enforcer:
         """After a pruning that failed: as it was."""
         if self._shown:
             self.settle()
+
+    def masked(self, closure: Closure) -> Closure:
+        """A closure of ``Optimizer.step`` that computes with zeros, although the values behind them are shown then."""
+
+        def run() -> Any:
+            shown = self._shown
+            self.settle_if_shown()
+            loss = closure()
+            if shown:
+                self.show()
+            return loss
+
+        return run
 
     @torch.no_grad()
     def apply(self, parameters: Mapping[str, nn.Parameter] | None = None) -> None:

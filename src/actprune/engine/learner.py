@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from actprune.engine.distributed import average, full, local, sharded
-from actprune.engine.wrappers import layer_of
+from actprune.engine.wrappers import Closure, layer_of
 from actprune.errors import CheckpointError, ModelError
+from actprune.graph import Hook
 from actprune.types import Penalty
 
 Learnt = dict[str, dict[str, Tensor]]
@@ -32,6 +33,7 @@ class Learner:
         penalty: Penalty | None,
     ) -> None:
         self.penalty, self.weights = penalty, parameters
+        self._stopped: Penalty | None = None
         self.learnt: Learnt = {}
         self._handles: list[RemovableHandle] = []
         self._layers = {name: layer_of(model, path) for name, path in layers.items()}
@@ -51,7 +53,8 @@ class Learner:
         """Put the training forwards on the model, where they are not there already."""
         if self.penalty is not None and not self._handles:
             self._handles = [
-                layer.register_forward_hook(self._forward(self.penalty, name)) for name, layer in self._layers.items()
+                layer.register_forward_hook(_Forward(self.penalty, self.learnt[name]), with_kwargs=True)
+                for name, layer in self._layers.items()
             ]
 
     def detach(self) -> None:
@@ -75,11 +78,22 @@ class Learner:
         """Make the gradients of what is learnt equal on all ranks."""
         average(value.grad for value in self.parameters if value.grad is not None)
 
+    def averaged(self, closure: Closure) -> Closure:
+        """A closure of ``Optimizer.step``, the gradients that it makes included in ``before_step``."""
+
+        def run() -> Any:
+            loss = closure()
+            self.before_step()
+            return loss
+
+        return run
+
     def after_step(self, step: int) -> None:
         """A proximal step, if the penalty takes one."""
         if self.penalty is not None:
             with torch.no_grad():
-                self.penalty.after_step({name: local(weight) for name, weight in self.weights.items()}, step)
+                trained = {name: local(weight) for name, weight in self.weights.items() if weight.requires_grad}
+                self.penalty.after_step(trained, step)
 
     def load(self, stored: Learnt) -> None:
         """Put stored values into the live parameters. Raises CheckpointError when they belong to another recipe."""
@@ -96,15 +110,26 @@ class Learner:
     def stop(self) -> None:
         """No training forward and no term any more; what was learnt stays."""
         self.detach()
-        self.penalty = None
+        self._stopped, self.penalty = self.penalty or self._stopped, None
 
-    def _forward(self, penalty: Penalty, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        def replaced(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not (module.training and torch.is_grad_enabled()):
-                return None
-            return penalty.forward(module, inputs[0], output, self.learnt[name])
+    def resume(self) -> None:
+        """After ``stop``, when an earlier state was loaded: everything as before it."""
+        if self._stopped is not None:
+            self._stopped, self.penalty = None, self._stopped
+            self.attach()
 
-        return replaced
+
+class _Forward(Hook):
+    """The training forward of one layer."""
+
+    def __init__(self, penalty: Penalty, learnt: Mapping[str, Tensor]) -> None:
+        self._penalty, self._learnt = penalty, learnt
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Any:
+        """The output instead of the layer's own; None: its own."""
+        if not (module.training and torch.is_grad_enabled()):
+            return None
+        return self._penalty.forward(module, args[0] if args else kwargs["input"], output, self._learnt)
 
 
 def _shapes(learnt: Learnt) -> dict[str, dict[str, tuple[int, ...]]]:

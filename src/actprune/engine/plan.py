@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from actprune.core import Choice, Cost, LayerFacts, final_fraction
 from actprune.engine.distributed import agree, full, local, reduced, reduced_gradients
-from actprune.engine.recovery import check_snapshot
+from actprune.engine.recovery import check_recovery
 from actprune.engine.report import PruneReport, layer_reports
 from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeError
 from actprune.types import Need, Recipe, Signals, Sums
@@ -71,17 +71,18 @@ def prepare(pruner: Pruner) -> Job:
     ]
     moments = _moments(pruner, names)
     unmuted = [name for name in names if _always_fires(pruner, name)]
-    rows = max((own["rows"] for own in sums.values() if "rows" in own), default=torch.tensor(1))
-    always = {"rows": rows, "fired": rows}
 
     def signals(name: str) -> Signals:
         return Signals(
             name=name,
             weight=full(parameters[name]),
-            sums={**(always if name in unmuted else sums.get(name, {})), **moments.get(name, {})},
+            sums={
+                **(_fired_always(pruner, name, sums) if name in unmuted else sums.get(name, {})),
+                **moments.get(name, {}),
+            },
             gradient=gradients.get(name),
             seed=pruner.recipe.seed,
-            mask=pruner.state.masks.get(name),
+            mask=None if free else pruner.state.masks.get(name),
             learnt={key: value.detach() for key, value in pruner.state.learnt.get(name, {}).items()},
         )
 
@@ -94,6 +95,14 @@ def _always_fires(pruner: Pruner, name: str) -> bool:
     counts = any(need.statistic == "firing" and need.fires_above is None for need in pruner.recipe.criterion.needs)
     seen = graph is not None and name in graph.outputs and not graph.sites[name].exact_zero
     return counts and seen and bool(sums) and "fired" not in sums.get(name, {})
+
+
+def _fired_always(pruner: Pruner, name: str, sums: Mapping[str, Sums]) -> Sums:
+    """The count of a layer whose neurons fire at each of its own positions of every example that was counted."""
+    positions = pruner.observer.positions
+    counted = [(layer, own["rows"]) for layer, own in sums.items() if "rows" in own]
+    rows = max(rows * positions.get(name, 1) // positions.get(layer, 1) for layer, rows in counted)
+    return {"rows": rows, "fired": rows}
 
 
 def _moments(pruner: Pruner, names: list[str]) -> dict[str, Sums]:
@@ -200,7 +209,7 @@ def _local_problem(pruner: Pruner, names: list[str]) -> ActpruneError | None:
     """What this rank is missing. Raising at once would leave the other ranks waiting for it in the next reduction."""
     try:
         _check_structure(pruner)
-        check_snapshot(pruner.recipe.recovery, pruner.state)
+        check_recovery(pruner.model, pruner.recipe.recovery, pruner.state)
         counted = [name for name in names if not _always_fires(pruner, name)]
         for need in pruner.recipe.criterion.needs:
             _check_need(need, counted if need.statistic == "firing" else names, pruner)

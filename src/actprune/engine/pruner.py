@@ -20,7 +20,7 @@ from actprune.engine.observe import Observer, look
 from actprune.engine.recovery import recover, rescale_dropout, take_snapshot
 from actprune.engine.report import PruneReport
 from actprune.engine.resume import restore
-from actprune.engine.wrappers import layer_of, unwrap_optimizer
+from actprune.engine.wrappers import around_closure, layer_of, unwrap_optimizer
 from actprune.errors import ModelError, ObservationError, RecipeError
 from actprune.graph import prunable_layers, unwrap
 from actprune.state import PruneState
@@ -91,7 +91,8 @@ class Pruner:
         empty statistics), ModelError (NaN weights), BudgetError, LayerCollapseError.
         """
         plan.check_fraction(self.recipe, fraction)
-        self.enforcer.show()
+        if not self._state.released:
+            self.enforcer.show()
         try:
             report = decide(self, fraction)
         finally:
@@ -104,11 +105,10 @@ class Pruner:
         """Make these the masks: zero what is pruned, recover, and count the pruning."""
         self._state.masks = masks
         self.enforcer.set_masks(masks)
-        self.enforcer.settle()
         last = self._state.cycle + 1 >= self.stages
         recover(self.model, self.recipe.recovery, self._state, self._optimizers, weights=self.parameters, last=last)
         rescale_dropout(self.model, self.recipe.recovery, self._state, self._weights())
-        self.enforcer.apply()
+        self.enforcer.settle()  # after recovering: what it has put back is what splicing remembers
         self._state.cycle += 1
         self._state.pruned_at = self._state.step
         self._state.metric_at_last_prune = self._state.metric
@@ -128,6 +128,8 @@ class Pruner:
         """
         if not optimizers:
             raise RecipeError("attach() needs at least one optimizer; without one use enforce() after each update")
+        if mask_grads and self.recipe.regrow == "splice":
+            raise RecipeError("mask_grads=True would keep pruned weights from learning, which splicing needs")
         for number, optimizer in enumerate(map(unwrap_optimizer, optimizers)):
             first = number == 0 and not self._optimizers
             self._optimizers.append(optimizer)
@@ -136,13 +138,12 @@ class Pruner:
         for copy in copies:
             self.enforcer.add_copy(self._parameters(unwrap(copy)))
         if mask_grads:
-            if self.recipe.regrow == "splice":
-                raise RecipeError("mask_grads=True would keep pruned weights from learning, which splicing needs")
             self.enforcer.mask_gradients()
         self.learner.attach()
         if self.recipe.count_on == "train" and not self.finished:
             self.observer.start_live(self.recipe.count_every)
-        self.enforcer.apply()
+        if self._holds:
+            self.enforcer.apply()
         return self
 
     def detach(self) -> None:
@@ -174,25 +175,35 @@ class Pruner:
         replays = self.recipe.recovery.replays
         if replays is None or not self._state.cycle:
             return self._state.step
-        return self._state.step - self._state.pruned_at + replays
+        return self._state.step - self._state.pruned_at + min(replays, self._state.pruned_at)
 
-    def _before_step(self, *_: Any) -> None:
+    @property
+    def _holds(self) -> bool:
+        """Whether zeros are held."""
+        return self.recipe.regrow != "free" and not self._state.released
+
+    def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.learner.before_step()
-        if not self._state.released:
+        if self._holds:
             self.enforcer.show()
+        return around_closure(args, kwargs, lambda closure: self.enforcer.masked(self.learner.averaged(closure)))
 
     def _count_step(self, *_: Any) -> None:
         self._state.step += 1
-        self.learner.after_step(self._state.step)
-        take_snapshot(self.model, self.recipe.recovery, self._state)
-        # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
-        moment = self._state.progress
-        if self.recipe.schedule.due(type(moment)(moment.step, moment.cycle)):
-            self.prune()
-        self._after_step()
+        try:
+            if self.recipe.regrow == "frozen" and self.learner.penalty is not None:
+                self._after_step()  # a proximal step must not see what the optimizer has put where zeros belong
+            self.learner.after_step(self._state.step)
+            take_snapshot(self.model, self.recipe.recovery, self._state)
+            # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
+            moment = self._state.progress
+            if self.recipe.schedule.due(type(moment)(moment.step, moment.cycle)):
+                self.prune()
+        finally:
+            self._after_step()
 
     def _after_step(self, *_: Any) -> None:
-        if self.recipe.regrow != "free" and not self._state.released:
+        if self._holds:
             self.enforcer.settle()
 
     def due(self, metric: float | None = None) -> bool:
@@ -217,6 +228,7 @@ class Pruner:
     def release(self) -> None:
         """Stop holding zeros: pruned weights may return (the founding article's retraining test)."""
         self._state.released = True
+        self.enforcer.forget()
 
     # ---- reading and resuming --------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from actprune.engine.distributed import local
 from actprune.errors import ModelError
-from actprune.recover import Keep, Reinitialise, Reshuffle, Rewind, RewindRate, reinitialise, reshuffle, rewind
+from actprune.recover import Keep, Reinitialise, Reshuffle, Rewind, RewindRate, reinitialise, resets, reshuffle, rewind
 from actprune.state import PruneState
 from actprune.types import Recovery
 
@@ -28,8 +28,10 @@ def take_snapshot(model: nn.Module, recovery: Recovery, state: PruneState) -> No
         state.snapshot = {name: tensor.clone() for name, tensor in _tensors(model).items()}
 
 
-def check_snapshot(recovery: Recovery, state: PruneState) -> None:
-    """Raise ModelError, before anything is changed, when there is nothing to rewind to."""
+def check_recovery(model: nn.Module, recovery: Recovery, state: PruneState) -> None:
+    """Raise ModelError, before anything is changed, when there is nothing to rewind to, or no way to re-initialise."""
+    if isinstance(recovery, Reinitialise):
+        resets(model)
     if isinstance(recovery, _FROM_SNAPSHOT) and not state.snapshot:
         raise ModelError(
             f"cannot rewind to step {recovery.to_step}: only {state.step} optimizer steps were seen; "
@@ -59,6 +61,13 @@ def recover(
     if isinstance(recovery, (*_FROM_SNAPSHOT, RewindRate, Reinitialise)):
         for optimizer in optimizers:
             optimizer.state.clear()
+
+
+def undo_dropout(model: nn.Module, state: PruneState) -> None:
+    """Give every dropout its original rate: another state is about to be loaded."""
+    for name, module in model.named_modules():
+        if isinstance(module, _DropoutNd) and name in state.dropout:
+            module.p = state.dropout[name]
 
 
 def rescale_dropout(model: nn.Module, recovery: Recovery, state: PruneState, total: int) -> None:

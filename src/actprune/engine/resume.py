@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actprune.engine.distributed import local
-from actprune.engine.recovery import rescale_dropout
+from actprune.engine.recovery import rescale_dropout, undo_dropout
 from actprune.errors import CheckpointError
 from actprune.graph import Graph
 from actprune.state import PruneState
@@ -21,7 +21,13 @@ def restore(pruner: Pruner, state: PruneState) -> None:
         if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
             found = tuple(parameters[name].shape) if name in parameters else "no such weight"
             raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
+    for name, values in state.hidden.items():
+        if name not in state.masks or tuple(values.shape) != tuple(local(parameters[name]).shape):
+            raise CheckpointError(
+                f"stored values behind the zeros of {name} are {tuple(values.shape)}: not of this model"
+            )
     pruner.learner.load(state.learnt)
+    undo_dropout(pruner.model, pruner.state)
     state.learnt = pruner.learner.learnt
     state.masks = {name: mask.to(local(parameters[name]).device) for name, mask in state.masks.items()}
     pruner.take_state(state)
@@ -37,3 +43,5 @@ def restore(pruner: Pruner, state: PruneState) -> None:
     if pruner.finished:
         pruner.observer.stop_live()
         pruner.learner.stop()
+    else:
+        pruner.learner.resume()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 
 from actprune.criteria import Magnitude, MagnitudeOverDeviation
+from actprune.errors import RecipeError
 from actprune.recover import Keep
 from actprune.schedules import OneShot
 from actprune.types import Budget, Rates, Recipe, Schedule
@@ -44,6 +45,8 @@ def han(
               (("fc1*", 0.08), ("fc2*", 0.09), ("fc3*", 0.26)); at another sparsity they are scaled, k ** log(kept)
     lr_scale  of the learning rate while retraining
     """
+    if any(not 0 < share <= 1 for _, share in kept):
+        raise RecipeError(f"kept={kept}: expected fractions 0 < kept <= 1, such as ('fc1*', 0.08)")
     rates = Rates(layers=tuple((pattern, -math.log(share)) for pattern, share in kept)) if kept else None
     return Recipe(
         name="han",

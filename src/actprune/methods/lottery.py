@@ -21,6 +21,7 @@ import math
 from typing import Literal
 
 from actprune.criteria import Magnitude
+from actprune.errors import RecipeError
 from actprune.recover import Reshuffle, Rewind, RewindRate
 from actprune.schedules import EqualSurvivors
 from actprune.types import Budget, Rates, Recipe, Recovery, Schedule
@@ -44,11 +45,14 @@ def lottery(
                  "control": after the last pruning the initial weights are dealt out anew
     to_step      optimizer steps into training, 0 for the initial values
     cycles       rounds, when ``prune()`` is called by hand; a schedule such as ``EqualSurvivors(9, every=4000)`` calls
-    output_rate  how fast the output layer is pruned: p * output_rate of its survivors a round
+    output_rate  how fast the output layer is pruned: p * output_rate of its survivors a round; 0: never
     """
+    budget = Budget.sparsity(sparsity)  # refuses what the formulas below cannot take
     plan = schedule or EqualSurvivors(cycles)
     rounds = plan.stages or cycles
     p = 1 - (1 - sparsity) ** (1 / rounds)
+    if not 0 <= p * output_rate < 1:
+        raise RecipeError(f"output_rate={output_rate!r} at {p:.3g} a round: expected it to leave the output layer some")
     slower = math.log1p(-p * output_rate) / math.log1p(-p) if p else 1.0
     back: dict[str, Recovery] = {
         "ticket": Rewind(to_step), "rate": RewindRate(to_step), "control": Reshuffle(seed)
@@ -56,7 +60,7 @@ def lottery(
     return Recipe(
         name="lottery",
         criterion=Magnitude(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget,
         schedule=plan,
         recovery=back[variant],
         scope="layer",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -113,15 +113,24 @@ def reshuffle(weights: Mapping[str, Tensor], seed: int) -> None:
 
 def reinitialise(model: nn.Module, seed: int) -> None:
     """Call ``reset_parameters`` of every module that has parameters of its own, under a seed of its own."""
+    ways = resets(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for name, module in model.named_modules():
-            if not any(True for _ in module.parameters(recurse=False)):
-                continue
-            reset = getattr(module, "reset_parameters", None)
-            if reset is None:
-                raise ModelError(
-                    f"cannot re-initialise {name or 'the model'} ({type(module).__name__}): it has parameters but no "
-                    "reset_parameters(); give it one, or use Rewind()"
-                )
+        for reset in ways:
             reset()
+
+
+def resets(model: nn.Module) -> list[Callable[[], Any]]:
+    """``reset_parameters`` of every module that has parameters of its own. Raises ModelError for one without it."""
+    found = []
+    for name, module in model.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        reset = getattr(module, "reset_parameters", None)
+        if reset is None:
+            raise ModelError(
+                f"cannot re-initialise {name or 'the model'} ({type(module).__name__}): it has parameters but no "
+                "reset_parameters(); give it one, or use Rewind()"
+            )
+        found.append(reset)
+    return found

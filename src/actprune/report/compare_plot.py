@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,10 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def _compressions(axes: Axes, panel: Panel) -> None:
-    """Ticks at the compressions that were asked for."""
+    """Ticks at the compressions that were asked for; of those that lie too close for two labels, the larger has one."""
     asked = sorted({1 / (1 - sparsity) for sparsity in panel.sparsities})
-    axes.set_xticks(asked, [f"{value:.3g}x" for value in asked])
+    crowded = [after < 1.35 * value for value, after in itertools.pairwise(asked)] + [False]
+    axes.set_xticks(asked, ["" if close else f"{value:.3g}x" for value, close in zip(asked, crowded, strict=True)])
     axes.minorticks_off()
 
 

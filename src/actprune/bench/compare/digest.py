@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from actprune.bench.compare.entrants import ENTRANTS
+from actprune.bench.config import RunConfig
 
 Row = dict[str, Any]
 SLACK = 0.02
@@ -152,8 +153,11 @@ def _obtained(group: Group) -> float:
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Rows of any order. Of two lines for one cell under an old and a changed recipe, the later counts."""
-    latest = {tuple(row[key] for key in _CELL): row for row in rows}
+    """Rows of any order. Of two lines for one cell under an old and a changed recipe, the later counts.
+
+    So does the recipe of an entrant's last line: seeds that only an older recipe has are left out, not averaged in.
+    """
+    latest = {tuple(row[key] for key in _CELL): row for row in newest(rows)}
     places: dict[tuple[str, str, str], dict[tuple[str, float], list[Row]]] = {}
     for row in latest.values():
         place = places.setdefault((row["data"], row["model"], row["training"]), {})
@@ -162,6 +166,23 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 _CELL = ("data", "model", "training", "entrant", "asked", "seed")
+_DEFAULTS = RunConfig().model_dump(mode="json")
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Rows that were computed as the last line of their entrant at their sparsity was, seeds apart."""
+    last = {_group(row): _recipe(row) for row in rows}
+    return [row for row in rows if _recipe(row) == last[_group(row)]]
+
+
+def _group(row: Row) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in _CELL if key != "seed")
+
+
+def _recipe(row: Row) -> dict[str, Any]:
+    """Its configuration without the seed; a field that it does not know yet has its default."""
+    config = row.get("config")
+    return {**_DEFAULTS, **(config if isinstance(config, dict) else {}), "seed": None}
 
 
 def _panel(data: str, model: str, training: str, groups: dict[tuple[str, float], list[Row]]) -> Panel:

@@ -11,6 +11,8 @@ from actprune.errors import CheckpointError
 
 NAME = "results.jsonl"
 Row = dict[str, Any]
+_ALWAYS = ("id", "data", "model", "entrant", "seed", "asked", "training", "status")
+_OK = (*_ALWAYS, "test_accuracy", "validation_accuracy", "weights", "kept", "steps", "seconds")
 
 
 def rows(out: Path) -> list[Row]:
@@ -25,7 +27,7 @@ def rows(out: Path) -> list[Row]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            found += [_row(line)] if line.strip() else []
         except ValueError as error:
             if number == len(lines):
                 break
@@ -33,6 +35,17 @@ def rows(out: Path) -> list[Row]:
                 f"{path}, line {number} is damaged: {error}; delete this line (its cell is computed again) and go on"
             ) from error
     return found
+
+
+def _row(line: bytes) -> Row:
+    """One line. Raises ValueError when it is no row."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"it holds a {type(row).__name__}, expected an object")
+    wanted = _OK if row.get("status") == "ok" else _ALWAYS
+    if missing := [key for key in wanted if row.get(key) is None]:
+        raise ValueError(f"{', '.join(missing)} missing")
+    return row
 
 
 def mend(out: Path) -> None:

@@ -12,7 +12,7 @@ from actprune.bench import lock
 from actprune.bench.compare import pool, store
 from actprune.bench.compare.cells import Cell
 from actprune.bench.compare.pool import Outcome
-from actprune.bench.compare.work import finished
+from actprune.bench.compare.work import finished, relabelled
 
 CELLS = "cells"
 
@@ -53,12 +53,13 @@ def sweep(
     """
     with lock.locked(out):
         store.mend(out)
-        have = {row["id"] for row in store.rows(out)}
-        todo = [cell for cell in cells if cell.id not in have]
+        rows = store.rows(out)
+        have = {_key(row) for row in rows}
+        todo = [cell for cell in cells if _key(cell.labels()) not in have]
         if watcher:
             watcher.started(todo, len(cells) - len(todo))
         failed = []
-        for cell, outcome in _outcomes(todo, out, jobs, ray):
+        for cell, outcome in _outcomes(todo, {row["id"]: row for row in rows}, out, jobs, ray):
             if outcome.row is None:
                 failed.append((cell, outcome.failed or "no result"))
             else:
@@ -67,18 +68,25 @@ def sweep(
                     shutil.rmtree(outcome.job["folder"], ignore_errors=True)
             if watcher:
                 watcher.cell_done(cell, outcome)
-        wanted = {cell.id for cell in cells}
-        return Swept([row for row in store.rows(out) if row["id"] in wanted], failed)
+        wanted = {_key(cell.labels()) for cell in cells}
+        return Swept([row for row in store.rows(out) if _key(row) in wanted], failed)
 
 
-def _outcomes(todo: Sequence[Cell], out: Path, jobs: int, ray: str | None) -> Iterator[tuple[Cell, Outcome]]:
-    """First what was computed but not written down, then the rest."""
+def _key(labels: dict[str, Any]) -> tuple[Any, ...]:
+    """A result, and the place in the table that it is for."""
+    return tuple(labels[key] for key in ("id", "entrant", "asked", "training"))
+
+
+def _outcomes(
+    todo: Sequence[Cell], known: dict[str, dict[str, Any]], out: Path, jobs: int, ray: str | None
+) -> Iterator[tuple[Cell, Outcome]]:
+    """First what was computed but not written down (for this place), then the rest. known: rows by id."""
     place = str((out / CELLS).resolve())
     by_id = {cell.id: cell for cell in todo}
     rest = []
     for cell in todo:
         job = cell.job(place)
-        row = finished(job)
+        row = relabelled(known[cell.id], job) if cell.id in known else finished(job)
         if row is None:
             rest.append(job)
         else:

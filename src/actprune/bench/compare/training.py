@@ -15,7 +15,8 @@ class Training:
     """SGD with momentum, a cosine learning rate down to zero, and always all epochs: the same steps for everybody.
 
     The weights of the last epoch count, neither those of the best one nor an early stop, so that no entrant gains from
-    looking at the validation data more often than another. Raises RecipeError for fewer than two epochs.
+    looking at the validation data more often than another. Raises RecipeError for fewer than two epochs, or an empty
+    batch.
     """
 
     epochs: int = 12
@@ -29,6 +30,8 @@ class Training:
             raise RecipeError(
                 f"--epochs {self.epochs} cannot be used; expected at least 2: one to prune, one to recover"
             )
+        if self.batch_size < 1:  # before anybody divides by it
+            raise RecipeError(f"--batch-size {self.batch_size} cannot be used; expected at least 1 example per step")
 
     @property
     def prunings(self) -> int:

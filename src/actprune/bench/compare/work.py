@@ -57,7 +57,18 @@ def finished(job: dict[str, Any]) -> dict[str, Any] | None:
         row = atomic.read_json(path)
     except CheckpointError:
         return None
-    return row if isinstance(row, dict) and row.get("id") == job["labels"]["id"] else None
+    return relabelled(row, job) if isinstance(row, dict) and row.get("id") == job["labels"]["id"] else None
+
+
+def relabelled(row: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """The row of the same run under the labels of this cell.
+
+    Five times 5 epochs of one entrant may be the very run of another at 25 epochs: one result, two budgets.
+    """
+    found = {**row, **job["labels"]}
+    if row.get("steps"):
+        found["steps_relative"] = row["steps"] / job["labels"]["budget_steps"]
+    return found
 
 
 def _measured(job: dict[str, Any], folder: Path, listener: Listener) -> dict[str, Any]:

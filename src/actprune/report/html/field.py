@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actprune.bench.compare.digest import SLACK, newest
 from actprune.report.html import words as w
 
 Row = dict[str, Any]
@@ -28,6 +29,17 @@ class Point:
     def spread(self) -> float | None:
         """Standard deviation of the test accuracy over the seeds."""
         return w.spread(w.numbers(self.rows, "test_accuracy"))
+
+    @property
+    def keeps_too_much(self) -> bool:
+        """Whether it ended with clearly more weights than asked (as ``bench.compare.digest.Group`` has it)."""
+        return any(
+            kept > (1 - asked) * weights * (1 + SLACK) + 1
+            for row in self.rows
+            if (kept := w.number(row.get("kept"))) is not None
+            and (weights := w.number(row.get("weights"))) is not None
+            and (asked := _asked(row)) is not None
+        )
 
     def mean(self, key: str) -> float | None:
         """Mean of any figure."""
@@ -52,8 +64,18 @@ class Field:
         return self.points.get((entrant, sparsity), Point([], []))
 
     def ranking(self, sparsity: float) -> list[tuple[str, float]]:
-        """Entrants with their mean test accuracy at this sparsity, best first."""
-        found = [(name, mean) for name in self.entrants if (mean := self.at(name, sparsity).test) is not None]
+        """Entrants with their mean test accuracy at this sparsity, best first.
+
+        As in table.md: whoever kept clearly more weights than asked, has fewer seeds or was refused some is no rival.
+        """
+        points = {name: self.at(name, sparsity) for name in self.entrants}
+        rivals = {name: point for name, point in points.items() if not point.keeps_too_much}
+        most = max((len(point.rows) for point in rivals.values()), default=0)
+        found = [
+            (name, mean)
+            for name, point in rivals.items()
+            if (mean := point.test) is not None and len(point.rows) == most and not point.refused
+        ]
         return sorted(found, key=lambda pair: -pair[1])
 
     def close(self, sparsity: float) -> set[str]:
@@ -100,7 +122,7 @@ def titled(found: Sequence[Field]) -> str:
 def _field(data: str, model: str, training: str, rows: list[Row]) -> Field:
     points: dict[tuple[str, float], dict[str, Row]] = {}
     notes: dict[str, str] = {}
-    for row in rows:  # a later row of the same cell replaces an earlier one
+    for row in newest(rows):  # a later row of the same cell replaces an earlier one
         name, asked = str(row.get("entrant") or row.get("method") or w.DASH), _asked(row)
         if asked is not None:
             points.setdefault((name, asked), {})[str(_seed(row))] = row

@@ -43,7 +43,10 @@ def _where(field: Field, every: Sequence[Field]) -> str:
 
 
 def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
-    lead = "Best in each column marked; ≈ where the best one's lead lies within the spread of the seeds."
+    lead = (
+        "Best in each column marked; ≈ where the best one's lead lies within the spread of the seeds. Who kept more "
+        "weights than asked, or lacks seeds, is not ranked."
+    )
     return [
         Section(
             f"Accuracy{where}",
