@@ -241,7 +241,7 @@ def normed_mlp() -> nn.Sequential:
 
 
 NETS = {
-    "article": Net(lambda: _mlp(_named((1, 28, 28), 10), (300, 200, 100, 50)), ((1, 28, 28),)),
+    "article": Net(lambda: _mlp(_named((1, 28, 28), 10), (300, 200, 100, 50), 10), ((1, 28, 28),)),
     "lenet-5": Net(lambda: _lenet5(_named((1, 28, 28), 10)), ((1, 28, 28),)),
     "resnet-20": Net(lambda: resnet20((3, 12, 12), 10, width=8), ((3, 12, 12),)),
     "mobilenet": Net(MobileNet, ((3, 12, 12),)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,7 @@ def slope(change: Change, how: Literal["least_squares", "theil_sen"] = "least_sq
         return math.nan
     if how == "theil_sen":
         first, second = torch.triu_indices(len(x), len(x), 1)
-        return float(((y[second] - y[first]) / (x[second] - x[first])).quantile(0.5))
+        return float(np.median(((y[second] - y[first]) / (x[second] - x[first])).numpy()))  # torch: 16M values at most
     centred = x - x.mean()
     return float((centred * y).sum() / centred.square().sum())
 

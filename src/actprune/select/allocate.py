@@ -94,7 +94,7 @@ def _rate(rates: Rates, share: Share) -> float:
     return rates.output if share.output else 1.0
 
 
-_HALVINGS = 200  # down to the smallest float: with a low rate somewhere, k itself may be tiny
+_HALVINGS = 200  # k down to 2^-200: with a low rate somewhere it may be tiny
 
 
 def round_half_up(value: Fraction | float) -> int:
