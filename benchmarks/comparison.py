@@ -1,0 +1,127 @@
+"""The article's comparison, regenerated: every sweep that docs/results/comparison.md shows, and its tables.
+
+    python benchmarks/comparison.py                  # what is missing (two hours on two cores), then --report
+    python benchmarks/comparison.py --seeds 0, --jobs 2
+    python benchmarks/comparison.py --report         # only tables and plot, from docs/results/comparison.jsonl
+
+The same as the `actprune compare` commands in SWEEPS, one after the other; finished cells are never computed again. The
+rows are kept in docs/results/comparison.jsonl; whoever starts without runs/compare starts from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+RUNS, RESULTS = Path("runs/compare"), Path("docs/results")
+STORE = RESULTS / "comparison.jsonl"
+LENET = ["--data", "mnist,fashion-mnist", "--model", "lenet-300-100", "--sparsities", "0.9,0.98,0.9894"]
+ARTICLE = ["--data", "mnist,fashion-mnist", "--model", "article", "--sparsities", "0.9894"]
+SWEEPS = (
+    ["--preset", "article"],
+    [*LENET, "--methods", "activation-layer,activation-lamp-all,magnitude-global,lamp,dns,random"],
+    [*ARTICLE, "--methods", "activation-lamp-all,magnitude-global,lamp"],
+)
+OURS, HIGH = "activation", 0.9894
+
+
+def sweep(seeds: str, jobs: int) -> None:
+    """Run what is missing; the commands are those a user would type."""
+    for options in SWEEPS:
+        command = [sys.executable, "-m", "actprune.cli", "compare", *options]
+        subprocess.run([*command, "--seeds", seeds, "--jobs", str(jobs), "--out", str(RUNS)], check=True)
+
+
+def report() -> None:
+    """Tables and plot into docs/results."""
+    command = [sys.executable, "-m", "actprune.cli", "compare", "--report", str(RUNS), "--preset", "article", "--quiet"]
+    subprocess.run(command, check=True)
+    for name, target in (
+        ("results.jsonl", STORE.name), ("article.md", "comparison-article.md"), ("table.md", "comparison-table.md"),
+        ("accuracy.svg", "comparison.svg"), ("accuracy.png", "comparison.png"),
+    ):  # fmt: skip
+        (RESULTS / target).write_bytes((RUNS / name).read_bytes())
+    rows = [json.loads(line) for line in STORE.read_text().splitlines()]
+    rows = [row for row in rows if row["status"] == "ok"]
+    text = winners(rows) + "\n" + at_the_articles_sparsity(rows)
+    (RESULTS / "comparison-winners.md").write_text(text)
+    print(text)
+
+
+def winners(rows: list[dict[str, Any]]) -> str:
+    """Best entrant and best activation-based one, where at least four entrants met at one sparsity."""
+    found: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["entrant"] != "dense" and row["kept"] <= row["weights"] * (1 - row["asked"]) + 1:
+            found[row["data"], row["model"], row["asked"]][row["entrant"]].append(row)
+    lines = [
+        "Written by `python benchmarks/comparison.py --report`. Test accuracy in %, mean ± std over seeds; n seeds.",
+        "Whoever kept more weights than asked takes no part.", "",
+        "| data | network | sparsity % | best | best by activation | difference | best other | all, by accuracy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for (data, model, asked), field in sorted(found.items()):
+        if len(field) < 4:
+            continue
+        order = sorted(field, key=lambda name: -_mean(field[name]))
+        mine = next(name for name in order if name.startswith(OURS))
+        other = next(name for name in order if not name.startswith(OURS))
+        gap = _mean(field[mine]) - _mean(field[other])
+        lines.append(
+            f"| {data} | {model} | {100 * asked:g} | **{order[0]}** | {mine} {_spread(field[mine])} | {gap:+.2f} | "
+            f"{other} {_spread(field[other])} | {', '.join(f'{n} {_mean(field[n]):.2f}' for n in order)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
+    """Everybody at 98.94 %, and dense, one column for each data set and network."""
+    places = sorted({(row["model"], row["data"]) for row in rows})
+    found: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["entrant"] == "dense" or row["asked"] == HIGH:
+            found[row["entrant"]][row["model"], row["data"]].append(row)
+    order = sorted(found, key=lambda name: -max(_mean(cell) for cell in found[name].values()))
+    lines = [
+        f"At {100 * HIGH:g} %, test accuracy in %:", "",
+        "| entrant | " + " | ".join(f"{data}, {model}" for model, data in places) + " |",
+        "|---" * (len(places) + 1) + "|",
+    ]  # fmt: skip
+    for name in order:
+        cells = [_spread(found[name][place]) if place in found[name] else "" for place in places]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(rows: list[dict[str, Any]]) -> float:
+    return 100 * mean(row["test_accuracy"] for row in rows)
+
+
+def _spread(rows: list[dict[str, Any]]) -> str:
+    spread = 100 * stdev(row["test_accuracy"] for row in rows) if len(rows) > 1 else 0.0
+    return f"{_mean(rows):.2f} ± {spread:.2f}, n {len(rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="3")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="only tables and plot")
+    options = parser.parse_args()
+    if STORE.exists() and not (RUNS / "results.jsonl").exists():
+        RUNS.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(STORE, RUNS / "results.jsonl")
+    if not options.report:
+        sweep(options.seeds, options.jobs)
+    report()
+
+
+if __name__ == "__main__":
+    main()
