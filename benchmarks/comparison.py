@@ -59,7 +59,7 @@ def winners(rows: list[dict[str, Any]]) -> str:
     """Best entrant and best activation-based one, where at least four entrants met at one sparsity."""
     found: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["entrant"] != "dense" and row["kept"] <= row["weights"] * (1 - row["asked"]) + 1:
+        if row["entrant"] != "dense" and _kept_enough(row):
             found[row["data"], row["model"], row["asked"]][row["entrant"]].append(row)
     lines = [
         "Written by `python benchmarks/comparison.py --report`. Test accuracy in %, mean ± std over seeds; n seeds.",
@@ -86,7 +86,7 @@ def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
     places = sorted({(row["model"], row["data"]) for row in rows})
     found: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["entrant"] == "dense" or row["asked"] == HIGH:
+        if row["entrant"] == "dense" or (row["asked"] == HIGH and _kept_enough(row)):
             found[row["entrant"]][row["model"], row["data"]].append(row)
     order = sorted(found, key=lambda name: -max(_mean(cell) for cell in found[name].values()))
     lines = [
@@ -98,6 +98,11 @@ def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
         cells = [_spread(found[name][place]) if place in found[name] else "" for place in places]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _kept_enough(row: dict[str, Any]) -> bool:
+    """Whether it removed as much as was asked."""
+    return bool(row["kept"] <= row["weights"] * (1 - row["asked"]) + 1)
 
 
 def _mean(rows: list[dict[str, Any]]) -> float:
