@@ -116,7 +116,7 @@ def test_several_seeds_on_a_phone_in_the_dark(tmp_path, browse):
 
 
 def test_a_comparison_on_a_phone_shows_values_as_text(tmp_path, browse):
-    rows = [*folders.cells(), *[folders.cell(folders.HOSTILE, s, 0, 0.99) for s in (0.9, 0.98)]]
+    rows = [*folders.cells(), *[folders.cell(folders.HOSTILE, s, seed, 0.99) for s in (0.9, 0.98) for seed in range(3)]]
     found, complaints = browse(write(folders.write_compare(tmp_path / "c", rows)), LIGHT)
     check(found, complaints, LIGHT)
     assert found["tip"].startswith("98\xa0% removed\n99.00\xa0%")

@@ -41,7 +41,7 @@ class SlowEager(TorchEager):
         inner = super().build(model)
 
         def run(x):
-            time.sleep(0.003)
+            time.sleep(0.06)  # far from the others: a busy machine must not turn the order round
             return inner(x)
 
         return run
@@ -62,7 +62,7 @@ def quick(*args, **kwargs):
 
 
 def test_the_fastest_right_path_is_chosen_and_the_wrong_one_dropped(use):
-    use(SlowEager(), Fake("wrong", off=0.5), Fake("right", seconds=0.0003), Fake("slow", seconds=0.002))
+    use(SlowEager(), Fake("wrong", off=0.5), Fake("right", seconds=0.0003), Fake("slow", seconds=0.04))
     net, x = mlp(6, 5, 3), inputs(4, 6)
     found = quick(net, x)
     assert found.path == "right"
