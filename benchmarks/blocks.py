@@ -53,8 +53,8 @@ def latency() -> list[dict[str, Any]]:
     """Seed 0 on MNIST, per layer, both patterns: every path that reads zeros, and the dense ones."""
     import torch
 
-    from actprune.bench import shipped
-    from actprune.bench.latency import measure
+    from actprune.lab import shipped
+    from actprune.lab.latency import measure
     from actprune.runtime import prepared
 
     torch.set_num_threads(1)

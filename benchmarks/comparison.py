@@ -35,13 +35,23 @@ OURS, HIGH = "activation", 0.9894
 def sweep(seeds: str, jobs: int) -> None:
     """Run what is missing; the commands are those a user would type."""
     for options in SWEEPS:
-        command = [sys.executable, "-m", "actprune.cli", "compare", *options]
+        command = [sys.executable, "-m", "actprune.lab.cli", "compare", *options]
         subprocess.run([*command, "--seeds", seeds, "--jobs", str(jobs), "--out", str(RUNS)], check=True)
 
 
 def report() -> None:
     """Tables and plot into docs/results."""
-    command = [sys.executable, "-m", "actprune.cli", "compare", "--report", str(RUNS), "--preset", "article", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "actprune.lab.cli",
+        "compare",
+        "--report",
+        str(RUNS),
+        "--preset",
+        "article",
+        "--quiet",
+    ]
     subprocess.run(command, check=True)
     for name, target in (
         ("results.jsonl", STORE.name), ("article.md", "comparison-article.md"), ("table.md", "comparison-table.md"),

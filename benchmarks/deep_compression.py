@@ -36,7 +36,7 @@ BITS = {"lenet-300-100": 6, "lenet-5-caffe": {"conv1.weight": 8, "conv2.weight":
 
 def finished(net: str, sparsity: float, seed: int) -> Any:
     """The run, trained now if runs/ does not hold it."""
-    from actprune.bench import RunConfig, run, shipped
+    from actprune.lab import RunConfig, run, shipped
 
     out = Path("runs/deep-compression") / f"{net}-{sparsity:g}-{seed}"
     if not (out / "summary.json").exists():
@@ -48,8 +48,8 @@ def published(found: Any, epochs: int = 2, lr: float = 1e-4) -> dict[str, Any]:
     """The paper's codec on the network as it is, neither compacted nor coded better."""
     from actprune.artifact import SharedWeights, build, published, to_bytes
     from actprune.artifact.deep_compression import layer_size
-    from actprune.bench.codebooks import train_shared
-    from actprune.bench.evaluate import evaluate
+    from actprune.lab.codebooks import train_shared
+    from actprune.lab.evaluate import evaluate
     from actprune.program import export
 
     program = export(found.model, found.example)
@@ -76,7 +76,7 @@ def published(found: Any, epochs: int = 2, lr: float = 1e-4) -> dict[str, Any]:
 
 def ours(found: Any, epochs: int) -> dict[str, Any]:
     """Our codec, the way `actprune pack` goes."""
-    from actprune.bench.packing import pack_run
+    from actprune.lab.packing import pack_run
 
     result = pack_run(found, max_loss=0.001, epochs=epochs)
     return {

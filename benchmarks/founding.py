@@ -56,8 +56,8 @@ def cells() -> dict[str, dict[str, Any]]:
 
 def one(name: str, data: str, seed: int) -> dict[str, Any]:
     """Run one cell in a folder of its own and return its line. A refusal by the method is a result, not a crash."""
-    from actprune.bench import RunConfig, run
     from actprune.errors import ActpruneError
+    from actprune.lab import RunConfig, run
 
     config = RunConfig(data=data, seed=seed, retrain_to=RETRAIN_TO[data], **TRAINING, **cells()[name])
     out = Path("runs/founding") / f"{data} {seed} {name}".replace(" ", "-")

@@ -32,7 +32,7 @@ def trained(name: str, **changes: Any) -> Callable[[], Case]:
     """A finished run: its network, masks, and the validation images."""
 
     def case() -> Case:
-        from actprune.bench import RunConfig, run, shipped
+        from actprune.lab import RunConfig, run, shipped
 
         out = Path("runs/latency") / name
         if not (out / "summary.json").exists():
@@ -77,13 +77,13 @@ def channels(name: str, kept: float) -> Callable[[], Case]:
     """The first ``kept`` of the channels of every conv, the same on both sides of each sum; the classifier stays."""
 
     def case() -> Case:
-        from actprune.bench.models import build
-        from actprune.bench.resnet import resnet20
+        from actprune.lab.models import build
+        from actprune.lab.resnet import resnet20
 
         if name == "resnet-20":
             model, shape = resnet20((3, 32, 32), 10), (3, 32, 32)
         else:
-            from actprune.bench import data
+            from actprune.lab import data
 
             model, shape = build(name, data.load("mnist")), (1, 28, 28)
         masks = {}
@@ -117,8 +117,8 @@ CASES: dict[str, Callable[[], Case]] = {
 
 def measured(name: str, seconds: float) -> Iterator[dict[str, Any]]:
     """One line per path and batch size."""
-    from actprune.bench.latency import measure
     from actprune.compact import compaction
+    from actprune.lab.latency import measure
     from actprune.runtime import prepared
 
     model, masks, data = CASES[name]()
@@ -142,7 +142,7 @@ def machine() -> str:
     """What it was measured on: ratios differ between machines."""
     from importlib.metadata import version
 
-    from actprune.bench.environment import cpu_name
+    from actprune.lab.environment import cpu_name
 
     names = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "numba", "mkl")
     return f"{cpu_name()}, 1 thread; " + ", ".join(f"{name} {version(name)}" for name in names)

@@ -58,7 +58,7 @@ def cut(cell: str, data: str, seed: int) -> Line:
     """The dense net at the ranks of a pruned one. cell: "svd | activation layer at 90"."""
     from safetensors.torch import load_file
 
-    from actprune.bench.setup import build
+    from actprune.lab.setup import build
 
     kind, source = cell.split(" | ")
     place = spectra.folder("dense", data, seed)
@@ -84,8 +84,8 @@ def norm(cell: str, data: str, seed: int) -> Line:
 def pipeline(cell: str, data: str, seed: int) -> Line:
     """Half a training, truncation, half a training. cell: "plain | svd | weights at 90"."""
     from actprune import lowrank
-    from actprune.bench.listener import Silent
-    from actprune.bench.train import learning_rate, train_epoch
+    from actprune.lab.listener import Silent
+    from actprune.lab.train import learning_rate, train_epoch
 
     training, kind, target = cell.split(" | ")
     strength = None if training == "plain" else chosen(training, data)
@@ -109,9 +109,9 @@ def half_trained(training: str, data: str, seed: int) -> Any:
     import torch
 
     from actprune import methods
-    from actprune.bench.listener import Silent
-    from actprune.bench.setup import build
-    from actprune.bench.train import train_epoch
+    from actprune.lab.listener import Silent
+    from actprune.lab.setup import build
+    from actprune.lab.train import train_epoch
     from actprune.schedules import OneShot
 
     settings = spectra.config("dense", data, seed)
@@ -167,7 +167,7 @@ def with_model(setup: Any, model: Any) -> Any:
 
 def scores(setup: Any, model: Any) -> Line:
     """Accuracies, and weights as stored: a layer whose factors would be larger is counted as the one matrix it is."""
-    from actprune.bench.evaluate import evaluate
+    from actprune.lab.evaluate import evaluate
 
     stored = 0
     for name in (*spectra.LAYERS, "fc5.weight"):
@@ -221,8 +221,8 @@ def todo(data: str) -> list[Key]:
 
 def one(key: Key) -> Line:
     """Compute one cell and append its line. ``cpu``: seconds of process time."""
-    from actprune.bench.atomic import json_line
-    from actprune.bench.environment import threads
+    from actprune.lab.atomic import json_line
+    from actprune.lab.environment import threads
 
     kind, cell, data, seed = key
     began = time.process_time()

@@ -24,8 +24,8 @@ RESULTS = Path("docs/results/packing.jsonl")
 
 
 def packed(seed: int, max_loss: float, epochs: int) -> dict[str, Any]:
-    from actprune.bench import shipped
-    from actprune.bench.packing import pack_run
+    from actprune.lab import shipped
+    from actprune.lab.packing import pack_run
 
     folder = Path("runs/founding") / f"mnist {seed} {CELL}".replace(" ", "-")
     if not (folder / "summary.json").exists():

@@ -95,8 +95,8 @@ def rows() -> dict[str, Row]:
 
 def one(name: str, seed: int) -> dict[str, Any]:
     """Run one row in a folder of its own and return its line."""
-    from actprune.bench import RunConfig, run
     from actprune.errors import ActpruneError
+    from actprune.lab import RunConfig, run
 
     config = RunConfig(seed=seed, **rows()[name].config)
     out = Path("runs/reproductions") / f"{name} {seed}".replace(" ", "-").replace(",", "").replace("%", "")

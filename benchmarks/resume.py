@@ -93,7 +93,7 @@ def killed(folder: Path, command: list[str], lasting: float, chance: random.Rand
 
 def start(arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "actprune.cli", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "actprune.lab.cli", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
 
 

@@ -55,14 +55,14 @@ def folder(cell: str, data: str, seed: int) -> Path:
 
 
 def config(cell: str, data: str, seed: int) -> Any:
-    from actprune.bench import RunConfig
+    from actprune.lab import RunConfig
 
     return RunConfig(data=data, seed=seed, **{**TRAINING, **cells()[cell]})
 
 
 def trained(cell: str, data: str, seed: int) -> Line:
     """Run one cell in a folder of its own, which stays; its summary and what became of the singular values."""
-    from actprune.bench import run
+    from actprune.lab import run
 
     place = folder(cell, data, seed)
     summary = run(config(cell, data, seed), place, overwrite=True, plots=cell.endswith("90") and seed == 0).summary
@@ -74,7 +74,7 @@ def trained(cell: str, data: str, seed: int) -> Line:
 def digest(place: Path) -> Line:
     """Per cycle and hidden layer: slopes of the change and of its controls, fits, ranks; and the ranks at the end."""
     from actprune import analysis
-    from actprune.bench import spectra
+    from actprune.lab import spectra
 
     rows = []
     cycles, end = spectra.read(place)
@@ -111,12 +111,12 @@ def released(cell: str, data: str, seed: int) -> Line:
     """Go on from a finished run without masks: what comes back, what becomes of the ranks."""
     import torch
 
-    from actprune.bench import checkpoint
-    from actprune.bench.environment import threads
-    from actprune.bench.evaluate import evaluate
-    from actprune.bench.listener import Silent
-    from actprune.bench.setup import build
-    from actprune.bench.train import learning_rate, train_epoch
+    from actprune.lab import checkpoint
+    from actprune.lab.environment import threads
+    from actprune.lab.evaluate import evaluate
+    from actprune.lab.listener import Silent
+    from actprune.lab.setup import build
+    from actprune.lab.train import learning_rate, train_epoch
 
     settings = config(cell, data, seed)
     with threads(1):
@@ -142,7 +142,7 @@ def released(cell: str, data: str, seed: int) -> Line:
 def regrowth(setup: Any) -> Line:
     """Shares of the masked weights that are not 0, and that are large: more than a tenth of the kept ones' rms."""
     from actprune import analysis
-    from actprune.bench.evaluate import evaluate
+    from actprune.lab.evaluate import evaluate
 
     found: Line = {"validation_accuracy": evaluate(setup.model, setup.validation, setup.forward).accuracy}
     back = large = masked = 0
@@ -158,7 +158,7 @@ def regrowth(setup: Any) -> Line:
 
 def digested() -> None:
     """Read the singular values of finished runs again, after ``digest`` has changed; no folder, no change."""
-    from actprune.bench import atomic
+    from actprune.lab import atomic
 
     fresh = {}
     for line in done():
@@ -190,7 +190,7 @@ def todo(data: str) -> list[tuple[str, str, str, int]]:
 
 def one(kind: str, cell: str, data: str, seed: int) -> Line:
     """Compute one cell and append its line. ``cpu``: seconds of process time."""
-    from actprune.bench.atomic import json_line
+    from actprune.lab.atomic import json_line
 
     began = time.process_time()
     if kind == "released" and not (folder(cell, data, seed) / "checkpoints" / "last.pt").exists():

@@ -173,7 +173,7 @@ def maps(path: Path, data: str = "mnist", seed: int = 0) -> None:
     """Heat maps of |w| before and after the release, where the runs' folders are there."""
     import torch
 
-    from actprune.report.heatmaps import heat_maps
+    from actprune.lab.report.heatmaps import heat_maps
     from spectra import AFTER, folder
 
     rows = {}

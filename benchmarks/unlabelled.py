@@ -101,8 +101,8 @@ def plan() -> list[Cell]:
 
 def one(cell: Cell) -> dict[str, Any]:
     """Compute one cell and return its line. A refusal by the method is a result, not a crash."""
-    from actprune.bench import RunConfig, run
     from actprune.errors import ActpruneError
+    from actprune.lab import RunConfig, run
 
     name, data, seed = cell
     line: dict[str, Any] = {"cell": name, "data": data, "seed": seed}
@@ -131,8 +131,8 @@ def overlap(data: str, seed: int) -> list[dict[str, Any]]:
     """
     from safetensors.torch import load_file
 
-    from actprune.bench import RunConfig
-    from actprune.bench.setup import build
+    from actprune.lab import RunConfig
+    from actprune.lab.setup import build
 
     weights = load_file(folder("sources dense", data, seed) / "model.safetensors")
     lines = []
@@ -154,7 +154,7 @@ def masks(setup: Any, weights: dict[str, Any], images: int, drawing: int) -> Any
     """One pruning of these weights, counting on images of a drawing of its own: what is kept, all layers flat."""
     import torch
 
-    from actprune.bench.train import observe_images
+    from actprune.lab.train import observe_images
 
     setup.model.load_state_dict(weights)
     if images:

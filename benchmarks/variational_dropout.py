@@ -46,8 +46,8 @@ def variants(net: str) -> dict[str, dict[str, Any]]:
 
 def one(net: str, variant: str, seed: int) -> Line:
     """Run one cell. A refusal by the method (a layer that would be emptied) is a result, not a crash."""
-    from actprune.bench import RunConfig, run
     from actprune.errors import ActpruneError
+    from actprune.lab import RunConfig, run
 
     config = RunConfig(model=net, seed=seed, **COMMON, **NETS[net], **variants(net)[variant])
     out = Path("runs/variational-dropout") / f"{net} {variant} {seed}".replace(" ", "-").replace(",", "")

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune.bench.dataset import Dataset
-from actprune.bench.models import _lenet5, _mlp
-from actprune.bench.resnet import resnet20
+from actprune.lab.dataset import Dataset
+from actprune.lab.models import _lenet5, _mlp
+from actprune.lab.resnet import resnet20
 from attention_nets import Heads, ManualHeads, Transformer
 
 

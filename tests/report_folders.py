@@ -13,7 +13,7 @@ LAYERS = [
 
 
 def config(**changes):
-    from actprune.bench import RunConfig
+    from actprune.lab import RunConfig
 
     return {**RunConfig(threads=1).model_dump(mode="json"), **changes}
 

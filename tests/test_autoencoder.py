@@ -8,15 +8,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from actprune.artifact import save
-from actprune.bench import RunConfig, resume, run, shipped
-from actprune.bench.data import load
-from actprune.bench.evaluate import evaluate
-from actprune.bench.packing import pack_run
-from actprune.bench.predict import predict
-from actprune.bench.setup import build
-from actprune.bench.task import Autoencode, Classify, task_of
-from actprune.cli.main import app
 from actprune.errors import DataError, RecipeError
+from actprune.lab import RunConfig, resume, run, shipped
+from actprune.lab.cli.main import app
+from actprune.lab.data import load
+from actprune.lab.evaluate import evaluate
+from actprune.lab.packing import pack_run
+from actprune.lab.predict import predict
+from actprune.lab.setup import build
+from actprune.lab.task import Autoencode, Classify, task_of
 
 SMALL = {"task": "autoencode", "model": "autoencoder", "hidden": (32, 12, 32), "optimizer": "adam", "lr": 0.003,
          "max_epochs": 4, "sparsity": 0.6, "schedule": "cubic", "cycles": 2, "cubic_epochs": 2, "threads": 1,
@@ -140,7 +140,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, finished):
 
 
 def test_a_gradient_method_uses_the_reconstruction_error():
-    from actprune.bench.train import observe_images
+    from actprune.lab.train import observe_images
 
     setup = build(config(method="snip", schedule="before", count_from="validation"))
     observe_images(setup, 0, 16)

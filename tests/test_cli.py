@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import actprune
-from actprune.bench import loop
-from actprune.cli.main import app
+from actprune.lab import loop
+from actprune.lab.cli.main import app
 
 QUICK = [
     "run", "--model", "mlp", "--hidden", "24,16", "--lr", "0.1", "--batch-size", "32", "--epochs", "12",

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from actprune.bench.codebooks import Codebooks, fine_tune
-from actprune.bench.evaluate import evaluate
+from actprune.lab.codebooks import Codebooks, fine_tune
+from actprune.lab.evaluate import evaluate
 from actprune.program import export
 
 

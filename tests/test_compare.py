@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from actprune.bench import RunConfig
-from actprune.bench.compare import ENTRANTS, Training, cells_of, chosen, store, sweep
-from actprune.bench.compare.article import ERRORS, ROWS, pairs
-from actprune.bench.compare.cells import identity
-from actprune.bench.compare.entrants import DENSE, LITERAL, available
-from actprune.bench.compare.sizes import sizes_of
 from actprune.errors import CheckpointError, RecipeError
+from actprune.lab import RunConfig
+from actprune.lab.compare import ENTRANTS, Training, cells_of, chosen, store, sweep
+from actprune.lab.compare.article import ERRORS, ROWS, pairs
+from actprune.lab.compare.cells import identity
+from actprune.lab.compare.entrants import DENSE, LITERAL, available
+from actprune.lab.compare.sizes import sizes_of
 
 QUICK = Training(epochs=4)
 WHOLE_UNITS = {"activation-neuron", "apoz"}  # a unit costs several weights

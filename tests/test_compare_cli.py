@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from actprune.cli.main import app
+from actprune.lab.cli.main import app
 
 COMMON = ["compare", "--data", "digits", "--epochs", "2", "--seeds", "1"]
 

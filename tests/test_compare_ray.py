@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
-from actprune.bench.compare import Training, cells_of, chosen, sweep
 from actprune.errors import RuntimePathError
+from actprune.lab.compare import Training, cells_of, chosen, sweep
 
 TIMES = {"seconds", "cpu_seconds"}
 

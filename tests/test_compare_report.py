@@ -2,10 +2,10 @@
 
 import pytest
 
-from actprune.bench.compare.digest import panels
-from actprune.report import compare_article, compare_table
-from actprune.report.compare import write
-from actprune.report.compare_plot import accuracy
+from actprune.lab.compare.digest import panels
+from actprune.lab.report import compare_article, compare_table
+from actprune.lab.report.compare import write
+from actprune.lab.report.compare_plot import accuracy
 
 
 def row(entrant, asked, seed, test, validation=None, **more):

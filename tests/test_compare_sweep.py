@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from actprune.bench import run
-from actprune.bench.compare import Training, cells_of, chosen, pool, store, sweep, work
-from actprune.bench.listener import Silent
 from actprune.errors import CheckpointError, DataError
+from actprune.lab import run
+from actprune.lab.compare import Training, cells_of, chosen, pool, store, sweep, work
+from actprune.lab.listener import Silent
 
 TIMES = {"seconds", "cpu_seconds"}
 QUICK = Training(epochs=3)
@@ -134,7 +134,7 @@ def test_missing_data_is_no_verdict_on_a_method(tmp_path, monkeypatch):
 
 
 def test_two_comparisons_do_not_write_into_one_folder(tmp_path):
-    from actprune.bench import lock
+    from actprune.lab import lock
 
     with lock.locked(tmp_path), pytest.raises(CheckpointError, match="in use"):
         sweep(planned(), tmp_path)
@@ -169,7 +169,7 @@ def test_a_worker_that_dies_takes_only_its_own_cell_with_it(tmp_path, monkeypatc
 def test_a_killed_comparison_goes_on(tmp_path):
     out = tmp_path / "out"
     words = "compare --data digits --methods magnitude-global,snip --sparsities 0.9 --seeds 2 --epochs 3 --jobs 2 --out"
-    command = [sys.executable, "-m", "actprune.cli", *words.split(), str(out)]
+    command = [sys.executable, "-m", "actprune.lab.cli", *words.split(), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     until = time.monotonic() + 120

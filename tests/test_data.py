@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from actprune.bench import known
-from actprune.bench.data import check_compatible, load
-from actprune.bench.idx import write_idx
 from actprune.errors import DataError
+from actprune.lab import known
+from actprune.lab.data import check_compatible, load
+from actprune.lab.idx import write_idx
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, TensorDataset
 
-from actprune.bench.data import Dataset, load
 from actprune.errors import DataError
+from actprune.lab.data import Dataset, load
 
 
 class Pairs(TorchDataset):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from actprune.bench import RunConfig, known, run
-from actprune.bench.data import load
-from actprune.bench.idx import write_idx
 from actprune.errors import DataError
+from actprune.lab import RunConfig, known, run
+from actprune.lab.data import load
+from actprune.lab.idx import write_idx
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from actprune.bench.idx import read_idx, write_idx
 from actprune.errors import DataError
+from actprune.lab.idx import read_idx, write_idx
 
 DTYPES = st.sampled_from(["u1", "i1", "i2", "i4", "f4", "f8"])
 ARRAYS = hnp.arrays(DTYPES, hnp.array_shapes(max_dims=4, max_side=4))

@@ -10,11 +10,11 @@ import actprune
 ROOT = Path(actprune.__file__).parent
 LAYER = {
     "errors": 0, "types": 0, "units": 0, "state": 0, "atomic": 0,
-    "stats": 1, "criteria": 1, "select": 1, "schedules": 1, "recover": 1, "penalties": 1, "analysis": 1,
+    "stats": 1, "criteria": 1, "rank": 1, "schedules": 1, "recover": 1, "penalties": 1, "analysis": 1,
     "core": 2, "graph": 2, "recipes": 2, "program": 2,
     "methods": 3, "engine": 3,
     "compact": 4, "artifact": 4, "lowrank": 4, "runtime": 4,
-    "bench": 5, "report": 5, "cli": 5, "integrations": 5, "testing": 5,
+    "lab": 5, "integrations": 5, "testing": 5,
 }  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

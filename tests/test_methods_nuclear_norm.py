@@ -6,8 +6,8 @@ from torch import nn
 
 import actprune
 from actprune import analysis, lowrank, methods
-from actprune.bench import RunConfig, run
 from actprune.errors import RecipeError
+from actprune.lab import RunConfig, run
 from actprune.schedules import OneShot
 from actprune.testing import check_method, small_data, small_net
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from actprune.bench.data import Dataset, check_compatible
-from actprune.bench.models import build, import_object, names
-from actprune.bench.resnet import resnet20
 from actprune.errors import DataError, ModelError
+from actprune.lab.data import Dataset, check_compatible
+from actprune.lab.models import build, import_object, names
+from actprune.lab.resnet import resnet20
 
 
 def dataset(shape=(1, 28, 28), classes=10):

@@ -12,9 +12,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from actprune.errors import CheckpointError, DataError
-from actprune.report import style
-from actprune.report.plots import firing_histograms, survival, training_curves
-from actprune.report.tables import markdown, summary_table
+from actprune.lab.report import style
+from actprune.lab.report.plots import firing_histograms, survival, training_curves
+from actprune.lab.report.tables import markdown, summary_table
 
 RECORDS = [
     {"epoch": i, "train_accuracy": a, "validation_accuracy": a - 0.02, "sparsity": s, "pruned": i == 2, "loss": 1.0}
@@ -52,7 +52,7 @@ def test_figures_are_written_whole_equal_and_leave_nothing_behind(tmp_path, name
 
 def test_pyplot_is_not_loaded(tmp_path):
     code = (
-        "import sys, pathlib; from actprune.report.plots import training_curves as t;"
+        "import sys, pathlib; from actprune.lab.report.plots import training_curves as t;"
         "t([dict(epoch=1, train_accuracy=.5, validation_accuracy=None, sparsity=0, pruned=True)],"
         "pathlib.Path(sys.argv[1])); assert 'matplotlib.pyplot' not in sys.modules"
     )

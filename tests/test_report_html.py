@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 import report_folders as folders
-from actprune.cli.main import app
 from actprune.errors import CheckpointError
-from actprune.report.html import page_of, write
-from actprune.report.html import words as w
+from actprune.lab.cli.main import app
+from actprune.lab.report.html import page_of, write
+from actprune.lab.report.html import words as w
 
 
 class Reader(HTMLParser):

@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 
 import report_folders as folders
-from actprune.report.html import write
+from actprune.lab.report.html import write
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -14,12 +14,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import report_folders as folders
-from actprune.bench import RunConfig
-from actprune.cli.main import app
-from actprune.report.html import command, page_of, svg, write
-from actprune.report.html import words as w
-from actprune.report.html.field import fields
-from actprune.report.html.heat import png
+from actprune.lab import RunConfig
+from actprune.lab.cli.main import app
+from actprune.lab.report.html import command, page_of, svg, write
+from actprune.lab.report.html import words as w
+from actprune.lab.report.html.field import fields
+from actprune.lab.report.html.heat import png
 
 
 def test_a_comparison_names_leaders_and_says_where_no_lead_is_clear(tmp_path):
@@ -102,7 +102,7 @@ def test_the_command_gives_the_same_configuration_again(monkeypatch):
         max_epochs=7, restore_best=False, download=True, threads=1, seed=4, full_length=True, schedule="cubic",
     )  # fmt: skip
     seen = []
-    monkeypatch.setattr("actprune.cli.main.run", lambda wanted, *_, **__: seen.append(wanted))
+    monkeypatch.setattr("actprune.lab.cli.main.run", lambda wanted, *_, **__: seen.append(wanted))
     words = shlex.split(command.again(config.model_dump(mode="json")))
     CliRunner().invoke(app, [*words[1:], "--quiet", "--out", "x"])
     assert seen == [config]
@@ -170,7 +170,7 @@ def test_the_picture_of_weights_is_a_png_with_clear_zeros():
 
 
 def test_text_and_lines_stand_out_from_the_page_in_both_themes():
-    css = (files("actprune.report.html") / "templates" / "page.css").read_text()
+    css = (files("actprune.lab.report.html") / "templates" / "page.css").read_text()
     found = re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", css)
     for theme in (0, 1):
         colour = {name: _luminance(pair[theme]) for name, *pair in found}

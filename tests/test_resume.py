@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actprune.bench import RunConfig, checkpoint, resume, resume_seeds, run, run_seeds
 from actprune.errors import CheckpointError
+from actprune.lab import RunConfig, checkpoint, resume, resume_seeds, run, run_seeds
 
 # BatchNorm buffers, dropout, Adam's moments, live counts: everything that a checkpoint could forget
 NET = """
@@ -130,7 +130,7 @@ def kill_while_training(folder: Path, place: Path, arguments: list[str], after: 
     last = folder / "checkpoints" / "last.pt"
     before = last.stat().st_mtime_ns if last.exists() else 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(place), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-m", "actprune.cli", *arguments], env=environment, cwd=place)
+    process = subprocess.Popen([sys.executable, "-m", "actprune.lab.cli", *arguments], env=environment, cwd=place)
     while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
         time.sleep(0.005)
     time.sleep(after)

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import actprune
-import actprune.bench
-from actprune.bench import RunConfig, atomic, lock, run
-from actprune.bench.recipe import recipe_of
-from actprune.bench.seeding import derived_seed, drawn, epoch_order
-from actprune.bench.stopping import Patience
-from actprune.bench.train import batch_sizes
+import actprune.lab
 from actprune.errors import CheckpointError, DataError, ModelError, RecipeError
+from actprune.lab import RunConfig, atomic, lock, run
+from actprune.lab.recipe import recipe_of
+from actprune.lab.seeding import derived_seed, drawn, epoch_order
+from actprune.lab.stopping import Patience
+from actprune.lab.train import batch_sizes
 from actprune.schedules import AccuracyTriggered, Cubic, LayerByLayer, OneShot
 
 QUICK = {
@@ -394,7 +394,7 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
             go(tmp_path)
     files = {path.name for path in (tmp_path / "run").rglob("*")}
     assert not any(name.endswith(".tmp") for name in files)
-    resumed = actprune.bench.resume(tmp_path / "run", plots=False)
+    resumed = actprune.lab.resume(tmp_path / "run", plots=False)
     assert 0 < resumed.summary["epochs"] == reference.summary["epochs"]
     for name, tensor in reference.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name])

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from actprune.bench import RunConfig
-from actprune.bench.recipe import recipe_of
-from actprune.bench.train import learning_rate
 from actprune.errors import RecipeError
+from actprune.lab import RunConfig
+from actprune.lab.recipe import recipe_of
+from actprune.lab.train import learning_rate
 from actprune.types import NM, Block, Neuron, Weight
 
 

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from actprune.bench import RunConfig, resume, run
-from actprune.bench.listener import Silent
-from actprune.bench.recipe import recipe_of
-from actprune.bench.setup import build
-from actprune.bench.train import _rate
 from actprune.errors import RecipeError
+from actprune.lab import RunConfig, resume, run
+from actprune.lab.listener import Silent
+from actprune.lab.recipe import recipe_of
+from actprune.lab.setup import build
+from actprune.lab.train import _rate
 from actprune.schedules import Decaying, EqualSurvivors, OneShot
 
 STEPS = 11  # an epoch of digits in batches of 128
@@ -32,7 +32,7 @@ def rates(tmp_path, **changes):
         def stepped(self):
             found.append(None)
 
-    from actprune.bench import train as module
+    from actprune.lab import train as module
 
     seen = []
     original = module._rate

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from actprune.bench import RunConfig, resume, run, semi
-from actprune.bench.setup import build
 from actprune.errors import RecipeError
+from actprune.lab import RunConfig, resume, run, semi
+from actprune.lab.setup import build
 
 SMALL = {"model": "mlp", "hidden": (32, 16), "max_epochs": 5, "sparsity": 0.6, "schedule": "cubic", "cycles": 2,
          "cubic_epochs": 4, "threads": 1, "batch_size": 32, "lr": 0.05, "labels": 40}  # fmt: skip

@@ -12,9 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 import actprune
-from actprune.bench import RunConfig, run, shipped
-from actprune.bench.evaluate import evaluate
-from actprune.cli.main import app
+from actprune.lab import RunConfig, run, shipped
+from actprune.lab.cli.main import app
+from actprune.lab.evaluate import evaluate
 
 CONFIG = RunConfig(
     model="mlp", hidden=(32, 16), lr=0.1, batch_size=32, max_epochs=15, cycles=2, start_at=0.5, retrain_to=0.95,

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actprune.bench import RunConfig, labels, resume, run
-from actprune.bench.data import load
-from actprune.bench.seeding import drawn
-from actprune.bench.setup import build
-from actprune.bench.train import observe_images
 from actprune.errors import DataError, RecipeError
+from actprune.lab import RunConfig, labels, resume, run
+from actprune.lab.data import load
+from actprune.lab.seeding import drawn
+from actprune.lab.setup import build
+from actprune.lab.train import observe_images
 
 SMALL = {"model": "mlp", "hidden": (24, 16), "max_epochs": 3, "sparsity": 0.6, "schedule": "cubic", "cycles": 2,
          "cubic_epochs": 2, "threads": 1, "batch_size": 64, "lr": 0.1}  # fmt: skip

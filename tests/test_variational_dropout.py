@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from actprune import Pruner, bench, methods, recipes
+from actprune import Pruner, lab, methods, recipes
 from actprune.criteria import LogAlpha
 from actprune.errors import LayerCollapseError, ModelError, ObservationError, RecipeError
 from actprune.penalties import VariationalDropout, divergence, log_alpha, noisy
@@ -271,14 +271,14 @@ def test_what_goes_wrong_is_said():
 
 
 def test_a_run_prunes_at_its_last_step_and_knows_its_examples(tmp_path):
-    config = bench.RunConfig(
+    config = lab.RunConfig(
         data="digits", model="mlp", hidden=(16,), method="variational_dropout", sparsity=0.8, schedule="own",
         optimizer="adam", lr=0.01, max_epochs=2, full_length=True, threads=1,
     )  # fmt: skip
-    result = bench.run(config, tmp_path / "run", plots=False)
+    result = lab.run(config, tmp_path / "run", plots=False)
     penalty = result.pruner.recipe.penalty
     assert isinstance(penalty, VariationalDropout)
-    assert penalty.examples == len(bench.data.load("digits").train[0])
+    assert penalty.examples == len(lab.data.load("digits").train[0])
     assert result.pruner.state.pruned_at == result.pruner.state.step > penalty.ramp_to
     assert result.summary["obtained"] == pytest.approx(0.8, abs=1e-3)
     learnt = result.pruner.extra_parameters()[0]

@@ -2,7 +2,7 @@
 
 Nothing here knows a model, an optimizer or a process group, and no input is modified. An asked fraction becomes the
 integer ``round_half_up(fraction * total)`` of weights or FLOP; that many go, exactly (or, where one unit costs
-several, until that many have gone). Equal scores go in the order of seeded tie keys (``select.ties``), so the same
+several, until that many have gone). Equal scores go in the order of seeded tie keys (``rank.ties``), so the same
 inputs give the same masks.
 """
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from actprune.errors import BudgetError, LayerCollapseError, RecipeError
-from actprune.select.contest import Entry, Scores
-from actprune.select.groups import require_multiple
-from actprune.select.selection import Masks, Selection
+from actprune.rank.contest import Entry, Scores
+from actprune.rank.groups import require_multiple
+from actprune.rank.selection import Masks, Selection
 from actprune.types import NM, Budget, Recipe, Signals, Weight
 
 

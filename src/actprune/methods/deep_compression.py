@@ -9,7 +9,7 @@ Quantization and Huffman Coding. ICLR 2016 (arXiv 1510.00149).
     3 store     positions as gaps in flat order, of a fixed width, with filler zeros
     4 Huffman   cluster indices and gaps, each with a code of its own, per layer
 
-Stages 2 to 4 are ``recipe.sharing``; the training loop of ``actprune.bench`` carries them out with
+Stages 2 to 4 are ``recipe.sharing``; the training loop of ``actprune.lab`` carries them out with
 ``artifact.SharedWeights`` and the published codec. Deviations of the codec are listed in ``artifact.deep_compression``.
 """
 

@@ -11,7 +11,7 @@ Renda, Frankle, Carbin 2020 (arXiv 2003.02389).
     train once more
 
 Deviations: p follows from sparsity and rounds; optimizer state is forgotten at each rewinding; the batch order goes on
-instead of starting again (``bench`` draws one per epoch). The control that the paper re-initialises gets its own
+instead of starting again (``lab`` draws one per epoch). The control that the paper re-initialises gets its own
 initial weights dealt out anew within each layer, which keeps their distribution whatever it is.
 """
 

@@ -1,8 +1,0 @@
-"""L5: many methods, one budget: the same data split, network, training and seeds for everyone, one tidy file."""
-
-from actprune.bench.compare.cells import Cell, cells_of
-from actprune.bench.compare.entrants import ENTRANTS, Entrant, chosen
-from actprune.bench.compare.sweep import Swept, sweep
-from actprune.bench.compare.training import Training
-
-__all__ = ["ENTRANTS", "Cell", "Entrant", "Swept", "Training", "cells_of", "chosen", "sweep"]

@@ -1,0 +1,44 @@
+"""L5: the columns of one cell, from its finished run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actprune.lab.run import RunResult
+
+_SAME = (
+    "train_accuracy", "validation_accuracy", "test_accuracy", "train_loss", "validation_loss", "test_loss",
+    "prunings_done", "prunings_planned", "epochs", "stopped_by", "remark", "seconds", "cpu_seconds",
+)  # fmt: skip
+
+
+def figures(result: RunResult, budget_steps: int) -> dict[str, Any]:
+    """Plain values. Weights, sparsity, compression and FLOP are of the whole network, its output layer included.
+
+    storage_bytes: of an entrant that codes its weights, biases included, else None; dense_bytes: of float32.
+    """
+    summary = result.summary
+    layers = summary["layers"]
+    weights, kept = (sum(layer[key] for layer in layers) for key in ("total", "kept"))
+    positions = result.pruner.state.positions
+    flop, flop_kept = (
+        sum(2 * layer[key] * positions.get(layer["name"], 1) for layer in layers) for key in ("total", "kept")
+    )
+    dense = summary["dense"] or {}
+    coded = summary.get("storage_bytes")
+    return {
+        "weights": weights,
+        "kept": kept,
+        "obtained": 1 - kept / weights,
+        "compression": weights / kept if kept else None,
+        "flop_kept": flop_kept / flop,
+        "neurons_alive": [layer["neurons_alive"] for layer in layers],
+        "kept_per_layer": [layer["kept"] for layer in layers],
+        "ranks": [layer["rank"] for layer in layers],
+        "validation_before_pruning": dense.get("validation_accuracy"),
+        "steps": summary["steps"],
+        "steps_relative": summary["steps"] / budget_steps,
+        "storage_bytes": coded,
+        "dense_bytes": 4 * sum(parameter.numel() for parameter in result.model.parameters()),
+        **{key: summary[key] for key in _SAME if key in summary},
+    }

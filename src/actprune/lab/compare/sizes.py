@@ -1,0 +1,64 @@
+"""L5: the weights of a network, and one sparsity for all: every entrant ends at the same number of weights.
+
+Sparsity is over all weights of the network, the output layer included. A method that leaves the output layer alone by
+its nature removes correspondingly more elsewhere, so that as many weights are left in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from actprune import methods
+from actprune.engine import plan
+from actprune.engine.pruner import Pruner
+from actprune.errors import BudgetError
+from actprune.lab import data, models
+from actprune.lab.config import RunConfig
+from actprune.lab.recipe import recipe_of
+from actprune.lab.train import batch_sizes
+from actprune.rank.allocate import round_half_up
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """weights: of the whole network. hidden: without its output layer. examples: of the training set."""
+
+    weights: int
+    hidden: int
+    examples: int
+
+    def steps(self, batch_size: int) -> int:
+        """Optimizer steps per epoch."""
+        return len(batch_sizes(self.examples, batch_size))
+
+
+@lru_cache(maxsize=32)
+def sizes_of(source: str, model: str) -> Sizes:
+    """Load the data and build the network once. Raises DataError or ModelError for what does not exist or fit."""
+    dataset = data.load(source)
+    network = models.build(model, dataset)
+    data.check_compatible(dataset, network)
+
+    def counted(skip_output: bool) -> int:
+        recipe = methods.make("magnitude", {"skip_output": skip_output})
+        return plan.total(Pruner(network, recipe, example=dataset.train[0][:2]))
+
+    return Sizes(counted(False), counted(True), len(dataset.train[0]))
+
+
+def converted(config: RunConfig, sizes: Sizes) -> RunConfig:
+    """The same run with the sparsity its method must be asked for, so that the whole network has the one wanted.
+
+    Raises BudgetError when the layers it may prune do not hold that many weights.
+    """
+    recipe = recipe_of(config, sizes.steps(config.batch_size), sizes.examples)
+    if not recipe.skip_output or recipe.budget.of == "all":
+        return config
+    remove = round_half_up(config.sparsity * sizes.weights)
+    if remove >= sizes.hidden:
+        raise BudgetError(
+            f"{config.method} was to remove {remove} of {sizes.weights} weights, but leaves the output layer alone, "
+            f"and the hidden layers hold only {sizes.hidden}; ask for less than {sizes.hidden / sizes.weights:.4f}"
+        )
+    return config.with_(sparsity=remove / sizes.hidden)

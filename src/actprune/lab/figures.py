@@ -1,0 +1,103 @@
+"""L5: the pictures of a run, drawn from its folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actprune.lab import spectra
+from actprune.lab.folder import RunFolder
+
+if TYPE_CHECKING:
+    from actprune.lab.setup import Setup
+
+Cycle = dict[str, dict[str, Tensor]]
+
+
+def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
+    """training, firing, survival and spectra as .svg and .png under ``plots/``; those without data are left out.
+
+    score: what the figures called accuracy in the folder are, see ``lab.task``.
+    """
+    from actprune.lab.report import plots  # matplotlib is slow to import
+
+    rows, cycles = folder.rows(), _cycles(folder)
+    around = [{short(name): own for name, own in cycle.items()} for cycle in spectra.read(folder.path)[0]]
+    target = folder.path / "plots"
+    target.mkdir(exist_ok=True)
+    drawn: list[Path] = []
+    fired = [
+        {short(name): (sums["fired"].numpy(), int(sums["rows"])) for name, sums in cycle.items() if "fired" in sums}
+        for cycle in cycles
+    ]
+    kept = [{short(name): sums["kept"].numpy() for name, sums in cycle.items() if "kept" in sums} for cycle in cycles]
+    fan_in = {short(name): int(sums["fan_in"]) for cycle in cycles for name, sums in cycle.items() if "fan_in" in sums}
+    for suffix in ("svg", "png"):
+        if rows:
+            plots.training_curves(rows, target / f"training.{suffix}", title, score)
+            drawn.append(target / f"training.{suffix}")
+        if fired and all(fired):
+            plots.firing_histograms(fired, target / f"firing.{suffix}", title)
+            drawn.append(target / f"firing.{suffix}")
+        if kept:
+            plots.survival(
+                kept, target / f"survival.{suffix}", fan_in, title, [f"after {i + 1}" for i in range(len(kept))]
+            )
+            drawn.append(target / f"survival.{suffix}")
+        if around:
+            plots.spectra(around, target / f"spectra.{suffix}", title)
+            drawn.append(target / f"spectra.{suffix}")
+    return drawn
+
+
+def draw_reconstruction(folder: RunFolder, setup: Setup, title: str) -> None:
+    """What an autoencoder makes of the first validation images, as plots/reconstruction.png; only for images."""
+    from actprune.lab.report.reconstruction import MOST, reconstruction
+
+    x = setup.validation[0][:MOST]
+    if x.ndim != 4:
+        return
+    setup.model.eval()
+    with torch.no_grad():
+        out = setup.forward(x).float().reshape(x.shape)
+    target = folder.path / "plots"
+    target.mkdir(exist_ok=True)
+    reconstruction(x.cpu().numpy(), out.cpu().numpy(), target / "reconstruction.png", title)
+
+
+def short(name: str) -> str:
+    """``fc1.weight`` -> ``fc1``."""
+    return name.removesuffix(".weight")
+
+
+def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a cycle's file holds: ``<layer>/<sum>`` as observed, ``<layer>/kept`` per neuron, ``<layer>/fan_in``."""
+    from actprune.analysis import survival
+
+    flat = {f"{name}/{key}": value.cpu().contiguous() for name, sums in counts.items() for key, value in sums.items()}
+    for name, mask in masks.items():
+        kept = survival(mask).cpu()
+        flat[f"{name}/kept"] = kept
+        flat[f"{name}/fan_in"] = kept.new_tensor(mask.numel() // max(mask.shape[0], 1))
+    return flat
+
+
+def _cycles(folder: RunFolder) -> list[Cycle]:
+    from safetensors.torch import load_file
+
+    found: list[Cycle] = []
+    for path in sorted((folder.path / "cycles").glob("cycle-*.safetensors")):
+        cycle: Cycle = {}
+        for key, value in load_file(path).items():
+            name, _, part = key.rpartition("/")
+            cycle.setdefault(name, {})[part] = value
+        found.append(cycle)
+    return found
+
+
+def run_title(config: dict[str, Any]) -> str:
+    """One line that says which run it is."""
+    return f"{config['data']}, {config['method']}, {100 * config['sparsity']:g} % asked, seed {config['seed']}"

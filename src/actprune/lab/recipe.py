@@ -1,0 +1,151 @@
+"""L5: from a run's configuration to the recipe that the engine carries out."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from actprune import methods, recipes
+from actprune.errors import RecipeError, unknown_name
+from actprune.lab.config import RunConfig
+from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors, LayerByLayer, OneShot
+from actprune.types import NM, Block, Neuron, Recipe, Schedule, Unit, Weight
+
+_SETTINGS = ("sparsity", "seed", "cycles", "start_at", "retrain_to", "schedule")
+
+
+def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
+    """The method's recipe with this run's schedule. Raises RecipeError for unknown methods and options.
+
+    A method that has a parameter ``examples`` or ``steps`` is told the training examples, or the steps of the whole
+    run, unless the options do.
+    """
+    if config.method not in methods.REGISTRY:
+        raise RecipeError(unknown_name("method", config.method, methods.REGISTRY))
+    known = inspect.signature(methods.REGISTRY[config.method]).parameters
+    run = {"sparsity": config.sparsity, "examples": examples, "steps": config.max_epochs * steps_per_epoch}
+    values: dict[str, Any] = {name: value for name, value in run.items() if name in known}
+    values |= {"seed": config.seed, **_checked_options(config)}
+    if config.schedule == "accuracy":
+        own = {"cycles": config.cycles, "start_at": config.start_at, "retrain_to": config.retrain_to}
+        recipe = methods.make(config.method, {**values, **{name: own[name] for name in own if name in known}})
+        own_triggers = isinstance(recipe.schedule, (AccuracyTriggered, LayerByLayer))
+        return recipe if own_triggers else replace(recipe, schedule=_accuracy(config))
+    if config.schedule == "own":
+        return methods.make(config.method, values)
+    if "schedule" not in known:
+        raise RecipeError(f"method {config.method} has a schedule of its own; use schedule='own' (--schedule own)")
+    return methods.make(config.method, {**values, "schedule": _SCHEDULES[config.schedule](config, steps_per_epoch)})
+
+
+def waits_for_a_call(recipe: Recipe) -> bool:
+    """Whether nothing but an explicit ``prune()`` starts it. The loop prunes such a recipe once, before training."""
+    return recipe.schedule == OneShot()
+
+
+def _checked_options(config: RunConfig) -> dict[str, Any]:
+    """The options as their annotations want them; parts of a recipe are given as ``recipes.to_dict`` writes them."""
+    known = inspect.signature(methods.REGISTRY[config.method]).parameters
+    wanted = typing.get_type_hints(methods.REGISTRY[config.method])
+    values = {}
+    for name, value in config.options.items():
+        if name in _SETTINGS:
+            raise RecipeError(
+                f"options has {name!r}, which is a setting of the run itself; set RunConfig.{name} (--{name})"
+            )
+        if name not in known:
+            raise RecipeError(unknown_name(f"option of method {config.method}", name, set(known) - set(_SETTINGS)))
+        values[name] = _checked(f"option {name} of method {config.method}", value, wanted[name])
+    return values
+
+
+def _checked(what: str, value: Any, wanted: Any) -> Any:
+    if isinstance(value, dict):
+        return recipes.from_dict(value)
+    if isinstance(value, str) and Block in typing.get_args(wanted):
+        return _unit(what, value)
+    try:
+        return TypeAdapter(wanted, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        reasons = dict.fromkeys(str(problem["msg"]).removeprefix("Input should be ") for problem in error.errors())
+        raise RecipeError(
+            f"{what}: {value!r} cannot be used; expected {', or '.join(reasons)}. Parts of a recipe are written as "
+            'objects, such as {"type": "Neuron"} for a unit'
+        ) from None
+
+
+def _unit(what: str, text: str) -> Unit:
+    """``weight``, ``neuron``, ``block(1, 4)`` or ``2:4``."""
+    if text in ("weight", "neuron"):
+        return Weight() if text == "weight" else Neuron()
+    numbers = re.fullmatch(r"block\((\d+), ?(\d+)\)|(\d+):(\d+)", text)
+    if numbers is None:
+        raise RecipeError(f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)' or '2:4'")
+    first, second = (int(number) for number in numbers.groups() if number is not None)
+    return NM(first, second) if ":" in text else Block(first, second)
+
+
+def _accuracy(config: RunConfig) -> Schedule:
+    return AccuracyTriggered(config.cycles, config.start_at, config.retrain_to)
+
+
+def _before(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    return OneShot()
+
+
+def _once(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    return OneShot(1 + _middle(config) * steps_per_epoch)
+
+
+def _rounds(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    """``cycles`` prunings, so one more training than that."""
+    length, rest = divmod(config.max_epochs, config.cycles + 1)
+    if rest or not length:
+        raise RecipeError(
+            f"schedule='rounds' with cycles={config.cycles} needs max_epochs to be a multiple of {config.cycles + 1}, "
+            f"one equal share for each of {config.cycles + 1} trainings; found {config.max_epochs}: use "
+            f"{max(1, length) * (config.cycles + 1)}"
+        )
+    return EqualSurvivors(config.cycles, length * steps_per_epoch)
+
+
+def _decaying(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    begin, stop = max(1, round(0.1 * config.max_epochs)), round(0.75 * config.max_epochs)
+    ramp = max(0, min(_middle(config), stop - 1) - begin)
+    first = 1 + begin * steps_per_epoch
+    return Decaying(first, stop * steps_per_epoch, ramp * steps_per_epoch, every=16, seed=config.seed)
+
+
+def _middle(config: RunConfig) -> int:
+    """The epoch that ``cubic_epochs`` names; half of all if it does not."""
+    epochs = config.cubic_epochs or max(1, config.max_epochs // 2)
+    if epochs >= config.max_epochs:
+        raise RecipeError(
+            f"schedule={config.schedule!r} with cubic_epochs={epochs} and max_epochs={config.max_epochs}: no epoch is "
+            "left after the last pruning; use fewer cubic_epochs or more epochs"
+        )
+    return epochs
+
+
+def _cubic(config: RunConfig, steps_per_epoch: int) -> Schedule:
+    """Prunings between epochs.
+
+    ``begin=1`` puts each after the first step of an epoch, when the images drawn at the end of the last are counted.
+    """
+    epochs = config.cubic_epochs or max(1, config.max_epochs // 2)
+    gap = epochs // config.cycles
+    if gap < 1 or gap * config.cycles >= config.max_epochs:
+        raise RecipeError(
+            f"schedule='cubic' with cycles={config.cycles}, cubic_epochs={epochs} and max_epochs={config.max_epochs}: "
+            "expected cycles <= cubic_epochs < max_epochs; use fewer cycles or more epochs"
+        )
+    every = gap * steps_per_epoch
+    return Cubic(1, 1 + config.cycles * every, every)
+
+
+_SCHEDULES = {"cubic": _cubic, "once": _once, "before": _before, "rounds": _rounds, "decaying": _decaying}

@@ -1,0 +1,175 @@
+"""L5: a comparison as tables: entrants x sparsities, for the terminal and for markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from actprune.lab.compare.digest import Group, Panel, Spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+READING = (
+    "Test accuracy in percent, mean ± standard deviation over the seeds, and in brackets the change of the mean "
+    "against the dense network in points. ** best mean of a column, = within one standard deviation (the larger of "
+    "the two) of it; with three seeds such a difference means little. Sparsity is over all weights of the network, "
+    "the output layer included; a method that leaves the output layer alone removes correspondingly more elsewhere. "
+    "(kept x %) marks an entrant that ended with another number of weights than was asked; if it kept more, it does "
+    "not take part in the ranking of its column. n: seeds, where not all are there."
+)
+
+
+def lines(panel: Panel) -> list[list[str]]:
+    """Heading and rows of one table, as plain cells."""
+    sparsities = panel.sparsities
+    best = {asked: panel.best(asked) for asked in sparsities}
+    head = ["entrant", "steps", *(f"{_percent(asked)} %  ({1 / (1 - asked):.0f}x)" for asked in sparsities)]
+    found = [head]
+    full = max((len(group.rows) for group in panel.groups), default=1)
+    for entrant in panel.entrants:
+        groups = [panel.group(entrant, asked) for asked in sparsities]
+        cells = [_cell(group, best[asked], full) for asked, group in zip(sparsities, groups, strict=True)]
+        found.append([entrant, _steps(groups), *cells])
+    return found
+
+
+def dense_line(panel: Panel) -> str:
+    """The reference in words."""
+    group = panel.dense
+    if group is None or group.test is None:
+        return "dense reference: not there yet"
+    validation = group.spread("validation_accuracy")
+    weights = group.ok[0]["weights"]
+    return (
+        f"dense: test {written(group.test)} %, validation {written(validation)} %, {weights:,} weights, "
+        f"{group.test.count} seed{'s' if group.test.count > 1 else ''}; {panel.training}"
+    )
+
+
+def equal_lines(panel: Panel, points: float) -> list[list[str]]:
+    """Sparsity at equal accuracy, the sparsest first."""
+    found = [(entrant, panel.equal(entrant, points)) for entrant in panel.entrants]
+    there = [(entrant, group) for entrant, group in found if group is not None]
+    there.sort(key=lambda pair: -_mean(pair[1], "obtained"))
+    head = ["entrant", "sparsity", "compression", "weights", "validation acc. (%)", "test acc. (%)"]
+    rows = [
+        [
+            entrant,
+            f"{_percent(_mean(group, 'obtained'))} %",
+            f"{_mean(group, 'compression'):.1f}x",
+            f"{_mean(group, 'kept'):,.0f}",
+            written(group.spread("validation_accuracy")),
+            f"{written(group.test)} ({_signed(group.change)})",
+        ]
+        for entrant, group in there
+    ]
+    rows += [[entrant, "none of those tried", "", "", "", ""] for entrant, group in found if group is None]
+    return [head, *rows]
+
+
+def rich_table(cells: Sequence[Sequence[str]], title: str) -> Table:
+    """For the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for i, (heading, *column) in enumerate(zip(*cells, strict=True)):
+        # A number that is cut off is a wrong number: words stay whole, names altogether.
+        whole = [word for cell in column for word in cell.split()] if i else column
+        width = max(map(len, whole), default=0)
+        table.add_column(Text(heading), justify="right" if i else "left", overflow="fold", min_width=width or None)
+    for line in cells[1:]:
+        table.add_row(*(Text(cell, style="bold green" if cell.startswith("**") else "") for cell in line))
+    return table
+
+
+def markdown_table(cells: Sequence[Sequence[str]]) -> str:
+    """For a file."""
+    rule = [":---", *["---:"] * (len(cells[0]) - 1)]
+    return "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in (cells[0], rule, *cells[1:]))
+
+
+def markdown(panels: Sequence[Panel], points: float, notes: dict[str, str]) -> str:
+    """The whole file: reading aid, one table per data set and network, sparsity at equal accuracy, entrants."""
+    parts = ["# Comparison\n", f"{READING}\n"]
+    for panel in panels:
+        parts += [f"## {panel.title}\n", f"{dense_line(panel)}\n"]
+        if panel.entrants:
+            parts += [markdown_table(lines(panel)), f"### Sparsity at equal accuracy\n\n{equal_reading(points)}\n"]
+            parts += [markdown_table(equal_lines(panel, points))]
+        parts += refusals(panel)
+    used = dict.fromkeys(entrant for panel in panels for entrant in panel.entrants)
+    parts += ["## Entrants\n", "".join(f"- {name}: {notes.get(name, '')}\n" for name in used)]
+    return "\n".join(parts)
+
+
+def equal_reading(points: float) -> str:
+    """What the second table says."""
+    return (
+        f"The sparsest of the sparsities tried whose mean validation accuracy is at most {100 * points:g} points below "
+        "that of the dense network. Validation selects; the test accuracy is only reported."
+    )
+
+
+def refusals(panel: Panel) -> list[str]:
+    """One line per entrant and sparsity that was refused, with the method's own reason."""
+    found = [
+        f"- {group.entrant} at {_percent(group.asked)} %: {len(group.refusals)} of {len(group.rows)} refused: "
+        f"{group.refusals[0]}\n"
+        for group in panel.groups
+        if group.refusals
+    ]
+    return ["### Refused\n", "".join(found)] if found else []
+
+
+def written(spread: Spread | None) -> str:
+    """Percent, mean ± standard deviation."""
+    if spread is None:
+        return "-"
+    return f"{100 * spread.mean:.2f}" + (f" ± {100 * spread.std:.2f}" if spread.count > 1 else "")
+
+
+def _cell(group: Group | None, best: tuple[Group, list[Group]] | None, full: int) -> str:
+    if group is None:
+        return ""
+    if not group.ok:
+        return f"refused ({len(group.refusals)})"
+    text = f"{written(group.test)} ({_signed(group.change)})"
+    if best and group is best[0]:
+        text = f"**{text}**"
+    elif best and group in best[1]:
+        text = f"={text}"
+    kept = _mean(group, "kept") / group.ok[0]["weights"]
+    if abs(kept / (1 - group.asked) - 1) > 0.005:
+        text += f" (kept {100 * kept:.2f} %)"
+    if group.refusals:
+        return f"{text} ({len(group.refusals)} refused)"
+    return text if len(group.ok) == full else f"{text} (n={len(group.ok)})"
+
+
+def _steps(groups: Sequence[Group | None]) -> str:
+    """Training steps, in budgets."""
+    found = [_mean(group, "steps_relative") for group in groups if group is not None and group.ok]
+    if not found:
+        return "-"
+    low, high = min(found), max(found)
+    return f"{low:.3g}x" if high - low < 0.005 else f"{low:.2f}-{high:.2f}x"
+
+
+def _mean(group: Group, key: str) -> float:
+    found: Any = group.spread(key)
+    return float("nan") if found is None else float(found.mean)
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.4g}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

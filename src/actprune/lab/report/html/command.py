@@ -1,0 +1,78 @@
+"""L5: the command that does the same run again, and values that may be shown: without paths of this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from actprune.lab.config import RunConfig
+
+_FLAGS = {"max_epochs": "--epochs"}
+_ALWAYS = ("data", "model", "method", "sparsity")
+_ABSOLUTE = re.compile(r"(?<![\w.])(?:/|~/|[A-Za-z]:\\|\\\\)[^\s'\"]*[\\/]")
+
+
+def again(config: dict[str, Any], seeds: Sequence[int] = ()) -> str:
+    """``actprune run`` with every setting that is not the default, and those a reader looks for first."""
+    defaults = RunConfig().model_dump(mode="json")
+    words = ["actprune", "run"]
+    for name, value in config.items():
+        if name == "options" and isinstance(value, dict):
+            words += [word for key in value for word in ("--option", f"{key}={_option(value[key])}")]
+        elif name == "seed" and seeds:
+            words += ["--seeds", ",".join(map(str, seeds))]
+        elif name in _ALWAYS or (name in defaults and value != defaults[name]) or name == "seed":
+            words += _words(name, value)
+    return shlex.join(words)
+
+
+def without_paths(text: str) -> str:
+    """An absolute path shrinks to its last part: ``/home/ada/data/digits`` -> ``digits``."""
+    return _ABSOLUTE.sub("", text)
+
+
+def shown(value: Any) -> Any:
+    """A plain value of a JSON file without absolute paths, at any depth."""
+    if isinstance(value, str):
+        return without_paths(value)
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list) else value
+
+
+def pretty(value: Any) -> str:
+    """Indented JSON for a reader."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def flat(value: Any) -> str:
+    """One line for a table's cell."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "not set"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """A setting as the command line writes it; what is unset needs no words."""
+    flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if value is None:
+        return []
+    return [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+
+
+def _option(value: Any) -> str:
+    """What ``--option name=value`` reads back as the same value."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value)  # a text that looks like a number, say

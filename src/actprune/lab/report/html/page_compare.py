@@ -1,0 +1,217 @@
+"""L5: the page of a comparison."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actprune.lab.report.html import accuracy, verdict_compare
+from actprune.lab.report.html import words as w
+from actprune.lab.report.html.field import DENSE, Field, Point, entrants, fields, titled
+from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
+
+
+def of_rows(name: str, rows: Sequence[dict[str, Any]], problems: Sequence[str]) -> Page:
+    """Every data set and network of a comparison."""
+    found = fields(rows)
+    said = verdict_compare.of_fields(found)
+    many, names = len(found) > 1, entrants(found)
+    return Page(
+        kind="comparison",
+        title=titled(found) or "no cells",
+        subtitle=name,
+        badge=said.badge,
+        tone=said.tone,
+        sentences=said.sentences,
+        notes=said.notes,
+        cards=[] if many else _cards(found),
+        sections=[
+            *([Section("Ahead", tables=[_ahead(found)])] if many else []),
+            *[s for field in found for s in _sections(field, names, _where(field, found) if many else "")],
+        ],
+        commands=[again(field) for field in found if field.points],
+        details=_environment(found),
+        problems=problems,
+    )
+
+
+def _where(field: Field, every: Sequence[Field]) -> str:
+    same = [other for other in every if (other.data, other.model) == (field.data, field.model)]
+    how = f" ({field.training})" if len(same) > 1 and field.training else ""
+    return f", {field.data}, {field.model}{how}"
+
+
+def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
+    lead = (
+        "Best in each column marked; ≈ where the best one's lead lies within the spread of the seeds. Who kept more "
+        "weights than asked, or lacks seeds, is not ranked."
+    )
+    return [
+        Section(
+            f"Accuracy{where}",
+            f"{lead} Entrants are ordered by their mean rank.",
+            accuracy.of_field(field, names),
+            tables=[_accuracies(field), _changes(field)],
+        ),
+        Section(f"Cost{where}", tables=[_costs(field), *_refused(field)]),
+    ]
+
+
+def _cards(found: Sequence[Field]) -> list[Card]:
+    """The dense network, and the best entrant at each sparsity."""
+    cards = []
+    for field in found:
+        cards.append(Card("Dense", w.percent(field.dense.test), _around(field.dense)))
+        for sparsity in field.sparsities[:7]:
+            ranking = field.ranking(sparsity)
+            if ranking:
+                best, mean = ranking[0]
+                tied = " ≈" if field.close(sparsity) else ""
+                cards.append(Card(f"Best at {w.share(sparsity)}", w.percent(mean), f"{best}{tied}"))
+    return cards
+
+
+def _ahead(found: Sequence[Field]) -> Table:
+    """Who leads where, over all data sets and networks."""
+    sparsities = sorted({sparsity for field in found for sparsity in field.sparsities})
+
+    def best(field: Field, sparsity: float) -> Cell:
+        ranking = field.ranking(sparsity)
+        if not ranking:
+            return Cell(w.DASH)
+        name, mean = ranking[0]
+        return Cell(w.percent(mean), "close" if field.close(sparsity) else "best", below=name)
+
+    rows = [
+        [
+            Cell(_where(field, found).lstrip(", "), "name"),
+            Cell(w.percent(field.dense.test)),
+            *[best(field, s) for s in sparsities],
+        ]
+        for field in found
+    ]
+    head = ["where", "dense", *[w.share(sparsity) for sparsity in sparsities]]
+    return Table("Best mean test accuracy; bold where the lead is larger than the spread of the seeds", head, rows)
+
+
+def _around(point: Point) -> str:
+    if not point.rows:
+        return "no dense run"
+    around = f"± {100 * point.spread:.2f}, " if point.spread is not None else ""
+    return f"{around}{w.plural(len(point.rows), 'seed')}"
+
+
+def _head(field: Field) -> list[str]:
+    return ["entrant", *[w.share(sparsity) for sparsity in field.sparsities]]
+
+
+def _name(field: Field, name: str) -> Cell:
+    return Cell(name, "name", below=field.notes.get(name, ""))
+
+
+def _accuracies(field: Field) -> Table:
+    """Entrants by sparsities: mean test accuracy and spread."""
+    best = {s: ranking[0][0] for s in field.sparsities if (ranking := field.ranking(s))}
+    close = {s: field.close(s) for s in field.sparsities}
+    rows = [
+        [
+            _name(field, name),
+            *[_accuracy(field.at(name, s), best.get(s) == name, name in close[s]) for s in field.sparsities],
+        ]
+        for name in field.entrants
+    ]
+    if field.dense.test is not None:
+        middle = Cell(w.with_spread(w.numbers(field.dense.rows, "test_accuracy")), "")
+        rows.append([_name(field, DENSE), *[middle for _ in field.sparsities]])
+    return Table("Test accuracy, mean ± standard deviation over the seeds", _head(field), rows)
+
+
+def _accuracy(point: Point, best: bool, close: bool) -> Cell:
+    if point.test is None:
+        return Cell("refused" if point.refused else w.DASH, "bad" if point.refused else "")
+    text = w.with_spread(w.numbers(point.rows, "test_accuracy"))
+    seeds = w.plural(len(point.rows), "seed")
+    return Cell(f"≈ {text}" if close else text, "best" if best else "close" if close else "", seeds)
+
+
+def _changes(field: Field) -> Table:
+    """The same as points away from the dense network."""
+    middle = field.dense.test
+
+    def cell(point: Point) -> Cell:
+        change = None if point.test is None or middle is None else point.test - middle
+        return Cell(w.points(change), "bad" if change is not None and change < -0.01 else "")
+
+    rows = [[_name(field, name), *[cell(field.at(name, s)) for s in field.sparsities]] for name in field.entrants]
+    return Table("Change against the dense network in points; a loss of one or more is red", _head(field), rows,
+                 folded=True)  # fmt: skip
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("obtained", "removed", w.percent),
+    ("compression", "compression", w.times),
+    ("kept", "weights kept", w.whole),
+    ("flop_kept", "FLOP left", w.percent),
+    ("storage_bytes", "stored", w.size),
+    ("validation_accuracy", "validation acc.", w.percent),
+    ("steps", "steps", w.whole),
+    ("seconds", "time", w.seconds),
+    ("cpu_seconds", "CPU time", w.seconds),
+)
+
+
+def _costs(field: Field) -> Table:
+    """A line per entrant and sparsity: what was obtained and what it took, means over the seeds."""
+    shown = [cost for cost in _COSTS if any(point.mean(cost[0]) is not None for point in field.points.values())]
+    pairs = [(DENSE, 0.0, field.dense)] if field.dense.rows else []
+    pairs += [
+        (name, s, field.at(name, s)) for s in field.sparsities for name in field.entrants if field.at(name, s).rows
+    ]
+    rows = [
+        [
+            Cell(name, "name"),
+            Cell(w.share(s) if s else w.DASH),
+            *[Cell(write(point.mean(key))) for key, _, write in shown],
+        ]
+        for name, s, point in pairs
+    ]
+    head = ["entrant", "asked", *[heading for _, heading, _ in shown]]
+    return Table("What was obtained and what it took, means over the seeds", head, rows, folded=len(rows) > 12)
+
+
+def _refused(field: Field) -> list[Table]:
+    rows = [
+        [Cell(name, "name"), Cell(w.share(s)), Cell(reason, "text")]
+        for (name, s), point in field.points.items()
+        for reason in dict.fromkeys(point.refused)
+    ]
+    return [Table("Cells without a result, with the reason", ["entrant", "asked", "reason"], rows)] if rows else []
+
+
+def _environment(found: Sequence[Field]) -> list[Table]:
+    """What everybody shares, by field."""
+    rows = [[Cell(f"{field.data}, {field.model}", "name"), Cell(field.training or w.DASH, "text")] for field in found]
+    return [Table("Training, the same for everyone", ["where", "how"], rows, folded=True)] if rows else []
+
+
+def again(field: Field) -> str:
+    """``actprune compare`` for one data set and network; cells that exist are not computed twice."""
+    rows = [row for point in [field.dense, *field.points.values()] for row in point.rows]
+    found = {round(seed) for seed in w.numbers(rows, "seed")}
+    seeds = ",".join(map(str, sorted(found)))
+    parts = [
+        ("--data", field.data), ("--model", field.model),
+        ("--methods", ",".join(field.entrants)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
+        ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
+    ]  # fmt: skip
+    return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])
+
+
+def _training(field: Field) -> list[tuple[str, str]]:
+    """Flags of the common training, from the configuration of a dense run, which has it unchanged."""
+    config: dict[str, Any] = next(
+        (row["config"] for row in field.dense.rows if isinstance(row.get("config"), dict)), {}
+    )
+    flags = {"max_epochs": "--epochs", "lr": "--lr", "batch_size": "--batch-size", "weight_decay": "--weight-decay"}
+    return [(flag, f"{value:g}") for key, flag in flags.items() if (value := w.number(config.get(key))) is not None]

@@ -1,0 +1,258 @@
+"""L5: the page of one run, and that of several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actprune.lab.report.html import command, heat, layers, spectra, training, verdict
+from actprune.lab.report.html import words as w
+from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
+from actprune.lab.report.html.read import Run, dense, short
+
+
+def of_run(run: Run) -> Page:
+    """Everything there is on one run."""
+    found = verdict.of_run(run)
+    return Page(
+        kind="run",
+        title=_title(run.config),
+        subtitle=f"{run.name}, seed {run.config.get('seed')}",
+        badge=found.badge,
+        tone=found.tone,
+        sentences=found.sentences,
+        notes=found.notes,
+        cards=_cards(run),
+        sections=sections(run),
+        commands=[command.again(run.config)],
+        details=_details(run),
+        recipe=command.pretty(run.recipe) if run.recipe else "",
+        problems=run.notes,
+    )
+
+
+def sections(run: Run) -> list[Section]:
+    """The evidence of one run; empty sections are left out by the page."""
+    counted, cycles = list(run.cycles), "over the prunings: faint first, strong last"
+    return [
+        Section("Training", charts=training.of_run(run), tables=_epochs(run)),
+        Section("Layers", charts=layers.survival(run), tables=_layers(run)),
+        Section(
+            "Neurons", f"Incoming weights that each neuron kept, {cycles}.", layers.neurons(run), layers.order(counted)
+        ),
+        Section(
+            "Firing",
+            "How often the neurons fire on the images each pruning counted: a row per pruning, the first on top. The "
+            "height of a bar is the share of neurons, each row to its own scale.",
+            layers.firing(run),
+        ),
+        Section(
+            "Spectra",
+            "Singular values of each layer right before (dashed) and right after (solid) each pruning, logarithmic.",
+            spectra.charts(run),
+            spectra.legend(run),
+            tables=spectra.tables(run),
+        ),
+        Section(
+            "Weights",
+            "Sizes of the weights at the end. Rows are neurons, columns their inputs; what is zero is left blank.",
+            heats=heat.heats(run),
+        ),
+    ]
+
+
+def of_seeds(name: str, runs: Sequence[Run], seeds: Sequence[int], config: dict[str, Any]) -> Page:
+    """The same run under several seeds: figures over all of them, evidence of the first."""
+    found = verdict.of_seeds(runs, len(seeds))
+    evidence = next((run for run in runs if run.summary), runs[0] if runs else None)
+    shown = (
+        [section for section in sections(evidence) if section.title not in ("Training", "Layers")] if evidence else []
+    )
+    return Page(
+        kind="seeds",
+        title=_title(config),
+        subtitle=f"{name}, seeds {', '.join(map(str, seeds))}",
+        badge=found.badge,
+        tone=found.tone,
+        sentences=found.sentences,
+        notes=found.notes,
+        cards=_seed_cards(runs),
+        sections=[
+            Section("Seeds", tables=_seed_table(runs)),
+            Section("Training", charts=training.of_seeds(runs)),
+            Section("Layers", tables=_layers_over(runs)),
+            *[Section(f"{s.title} of {evidence.name}", s.lead, s.charts, s.legend, s.heats, s.tables)
+              for s in shown if evidence],
+        ],
+        commands=[command.again(config, seeds)],
+        details=_details(evidence) if evidence else [],
+        recipe=command.pretty(evidence.recipe) if evidence and evidence.recipe else "",
+        problems=[f"{run.name}: {note}" for run in runs for note in run.notes],
+    )  # fmt: skip
+
+
+def _title(config: Mapping[str, Any]) -> str:
+    return f"{config.get('method')} on {config.get('data')}, {config.get('model')}"
+
+
+def _cards(run: Run) -> list[Card]:
+    """Key figures; those of an unfinished run are of its last epoch."""
+    if not run.summary:
+        last = run.rows[-1] if run.rows else {}
+        return [
+            Card("Epochs", w.whole(last.get("epoch", 0)), f"of at most {w.whole(run.config.get('max_epochs'))}"),
+            Card(
+                "Removed so far", w.percent(last.get("sparsity", 0.0)), f"{w.share(run.config.get('sparsity'))} asked"
+            ),
+            Card(f"Validation {run.score}", w.percent(last.get("validation_accuracy")), "in the last epoch"),
+        ]
+    found, first = run.summary, dense(run).get("validation_accuracy")
+    difference = verdict.change(run)
+    moved = f"{w.points(difference)} points from {w.percent(first)}" if difference is not None else ""
+    return [
+        Card("Removed", w.percent(found.get("obtained")), f"{w.share(found.get('asked'))} asked"),
+        Card("Compression", w.times(found.get("compression")), "weights before / after"),
+        Card(f"Test {run.score}", w.percent(found.get("test_accuracy")), "of the pruned network"),
+        Card(f"Validation {run.score}", w.percent(found.get("validation_accuracy")), moved),
+        Card("FLOP left", w.percent(found.get("flop_kept")), "if zeros are skipped"),
+        Card("Time", w.seconds(found.get("seconds")), w.plural(int(w.number(found.get("epochs")) or 0), "epoch")),
+    ]
+
+
+def _layers(run: Run) -> list[Table]:
+    """Per layer: weights, kept, neurons, ranks."""
+    if not run.layers:
+        return []
+    head = ["layer", "shape", "weights", "kept", "kept (%)", "neurons", "alive", "rank"]
+    rows = [_layer(row) for row in run.layers]
+    if not any(w.number(row.get("rank")) is not None for row in run.layers):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return [Table("What each layer kept, output layer included", head, rows)]
+
+
+def _layer(row: Mapping[str, Any]) -> list[Cell]:
+    total, kept, neurons = (w.number(row.get(key)) for key in ("total", "kept", "neurons"))
+    alive = w.number(row.get("neurons_alive"))
+    shape = row.get("shape")
+    share = kept / total if kept is not None and total else None
+    return [
+        Cell(short(str(row.get("name"))), "name"),
+        Cell(" x ".join(map(str, shape)) if isinstance(shape, list) else w.DASH, "text"),
+        Cell(w.whole(total)),
+        Cell(w.whole(kept), "bad" if kept == 0 else ""),
+        Cell(w.percent(share)),
+        Cell(w.whole(neurons)),
+        Cell(w.whole(alive), "bad" if alive == 0 else ""),
+        Cell(w.whole(row.get("rank"))),
+    ]
+
+
+def _epochs(run: Run) -> list[Table]:
+    """All epochs, folded away."""
+    if not run.rows:
+        return []
+    shown = training.thinned(run.rows)
+    keys = ("train_loss", "validation_loss")
+    rows = [
+        [
+            Cell(w.whole(row.get("epoch")), "name"),
+            *[Cell(w.percent(row.get(f"{part}_accuracy"))) for part in ("train", "validation")],
+            *[Cell(w.DASH if (value := w.number(row.get(key))) is None else f"{value:.4f}") for key in keys],
+            Cell(w.percent(row.get("sparsity"))),
+            Cell(w.whole(row.get("prunings")), "best" if row.get("pruned") else ""),
+        ]
+        for row in shown
+    ]
+    head = [
+        "epoch",
+        f"training {run.score}",
+        f"validation {run.score}",
+        "training loss",
+        "validation loss",
+        "removed",
+        "prunings",
+    ]
+    name = "Every epoch" if len(shown) == len(run.rows) else f"{len(shown)} of {len(run.rows):,} epochs"
+    return [Table(name, head, rows, folded=True)]
+
+
+def _details(run: Run) -> list[Table]:
+    """Configuration and environment."""
+    tables = [("Configuration", run.config), ("Environment", run.environment)]
+    return [
+        Table(name, ["setting", "value"], [[Cell(str(key), "name"), Cell(command.flat(value), "text")]
+                                           for key, value in values.items()], folded=True)
+        for name, values in tables
+        if values
+    ]  # fmt: skip
+
+
+def _seed_cards(runs: Sequence[Run]) -> list[Card]:
+    over = [run.summary for run in runs if run.summary]
+    changes = [c for run in runs if (c := verdict.change(run)) is not None]
+    flop, took = w.numbers(over, "flop_kept"), w.numbers(over, "seconds")
+    return [
+        Card("Seeds", f"{len(over)}", f"finished, of {len(runs)} begun"),
+        Card("Removed", w.with_spread(w.numbers(over, "obtained")), "mean ± standard deviation"),
+        Card("Compression", w.times(w.average(w.numbers(over, "compression"))), "weights before / after"),
+        Card(
+            f"Test {runs[0].score if runs else 'accuracy'}",
+            w.with_spread(w.numbers(over, "test_accuracy")),
+            "of the pruned networks",
+        ),
+        Card("Validation change", w.points(w.average(changes)), "points since the first pruning"),
+        Card("FLOP left", w.percent(w.average(flop)), f"{w.seconds(w.average(took))} a seed"),
+    ]
+
+
+def _seed_table(runs: Sequence[Run]) -> list[Table]:
+    score = runs[0].score if runs else "accuracy"
+    head = [
+        "seed",
+        "removed",
+        "compression",
+        f"test {score}",
+        f"validation {score}",
+        "change (points)",
+        "epochs",
+        "time",
+    ]
+    rows = [
+        [
+            Cell(run.name, "name"),
+            Cell(w.percent(run.summary.get("obtained"))),
+            Cell(w.times(run.summary.get("compression"))),
+            Cell(w.percent(run.summary.get("test_accuracy"))),
+            Cell(w.percent(run.summary.get("validation_accuracy"))),
+            Cell(w.points(verdict.change(run))),
+            Cell(w.whole(run.summary.get("epochs")) if run.summary else "not finished"),
+            Cell(w.seconds(run.summary.get("seconds"))),
+        ]
+        for run in runs
+    ]
+    return [Table("One line per seed", head, rows)] if rows else []
+
+
+def _layers_over(runs: Sequence[Run]) -> list[Table]:
+    """Kept weights, neurons alive and ranks per layer, mean and spread over the seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for row in run.layers if run.summary else ():
+            found.setdefault(short(row["name"]), []).append(row)
+    rows = [
+        [
+            Cell(name, "name"),
+            Cell(w.whole(each[0].get("total"))),
+            *[Cell(_mean(w.numbers(each, key))) for key in ("kept", "neurons_alive", "rank")],
+        ]
+        for name, each in found.items()
+    ]
+    head = ["layer", "weights", "kept", "neurons alive", "rank"]
+    return [Table("What each layer kept: mean ± standard deviation over the seeds", head, rows)] if rows else []
+
+
+def _mean(values: Sequence[float]) -> str:
+    middle, around = w.average(values), w.spread(values)
+    if middle is None:
+        return w.DASH
+    return f"{middle:,.0f}" + (f"{w.SPACE}±{w.SPACE}{around:,.0f}" if around is not None else "")

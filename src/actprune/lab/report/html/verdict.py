@@ -1,0 +1,217 @@
+"""L5: three sentences on a run, computed from its figures: what was asked, what it did to accuracy, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actprune.lab.report.html import words as w
+from actprune.lab.report.html.read import Run, dense, short
+
+MISSED, FELL, APART = 0.005, 0.005, 0.015
+"""From which on it is said: sparsity below what was asked, accuracy lost, test and validation accuracy apart."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Three sentences, a word with its tone (good, warn, bad), and what a reader should keep in mind."""
+
+    sentences: list[str]
+    badge: str
+    tone: str
+    notes: list[str] = field(default_factory=list)
+
+
+def of_run(run: Run) -> Verdict:
+    """The verdict on one run, finished or not."""
+    if not run.summary:
+        return _unfinished(run)
+    cautions = _cautions(run)
+    cost = f"It took {w.plural(_whole(run.summary, 'epochs'), 'epoch')} and {w.seconds(run.summary.get('seconds'))}"
+    if cautions:
+        last = f"{cost}; watch out: {cautions[0]}."
+    else:
+        last = (
+            f"{cost}; next, `actprune compact` removes what is dead and `actprune pack` stores the rest in few bytes."
+        )
+    badge, tone = _badge(run, bool(cautions))
+    return Verdict([_obtained(run), _accuracy(run), last], badge, tone, [f"{text}." for text in cautions[1:]])
+
+
+def _obtained(run: Run) -> str:
+    found = run.summary
+    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
+    verb = "was asked to remove" if asked is None or got is None or got < asked - MISSED else "removed"
+    what = f"{w.share(asked)} of the weights"
+    if verb == "removed":
+        what = f"{w.percent(got)} of the weights it may prune, as asked ({w.share(asked)}),"
+    elif got is not None:
+        what += f" and removed {w.percent(got)},"
+    total, kept = (sum(int(w.number(row.get(key)) or 0) for row in run.layers) for key in ("total", "kept"))
+    left = f": {kept:,} of {total:,} weights are left, output layer included" if total else ""
+    done, planned = _whole(found, "prunings_done"), _whole(found, "prunings_planned")
+    many = w.plural(done, "pruning") if done == planned else f"{done} of {w.plural(planned, 'pruning')}"
+    return (
+        f"{found.get('method', run.config.get('method'))} {verb} {what} in {many} of {run.config.get('model')} on "
+        f"{run.config.get('data')}{left}."
+    )
+
+
+def _accuracy(run: Run) -> str:
+    found, before = run.summary, dense(run)
+    test, validation = w.number(found.get("test_accuracy")), w.number(found.get("validation_accuracy"))
+    first = before.get("validation_accuracy")
+    loss, earlier = w.number(found.get("test_loss")), before.get("validation_loss")
+    if test is None and loss is not None:
+        was = f"; validation loss was {earlier:.4g} just before the first pruning" if earlier is not None else ""
+        return f"The pruned network has a test loss of {loss:.4g}{was}; there is no {run.score} to tell."
+    tested = f"The pruned network {_reaches(run, w.percent(test))} test set"
+    if validation is None or first is None:
+        return f"{tested} and {w.percent(validation)} on the validation set; there is no figure from before pruning."
+    return (
+        f"{tested}; on the validation set it went from {w.percent(first)} just before the first pruning to "
+        f"{w.percent(validation)} ({w.points(validation - first)} points)."
+    )
+
+
+def _reaches(run: Run, figure: str) -> str:
+    return f"is right on {figure} of the" if run.score == "accuracy" else f"has an {run.score} of {figure} on the"
+
+
+def _cautions(run: Run) -> list[str]:
+    """What a careful reader would object, most important first; clauses without a full stop."""
+    found, before, out = run.summary, dense(run), []
+    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
+    if found.get("remark"):
+        out.append(str(found["remark"]))
+    elif asked is not None and got is not None and got < asked - MISSED:
+        out.append(f"the sparsity asked was missed by {w.points(asked - got).lstrip('+')} points")
+    out += emptied(run)
+    test, validation = w.number(found.get("test_accuracy")), w.number(found.get("validation_accuracy"))
+    first = before.get("validation_accuracy")
+    if validation is not None and first is not None:
+        if validation < first - FELL:
+            out.append(
+                f"validation {run.score} fell by {w.points(first - validation).lstrip('+')} points; more epochs, "
+                "more cycles or a lower sparsity may keep it"
+            )
+        elif validation > first + FELL:
+            out.append(
+                "the gain is no effect of pruning alone: the first pruning came at epoch "
+                f"{before.get('epoch', 0):.0f}, when training was not over; `actprune compare` sets it against a dense "
+                "network trained as long"
+            )
+    if test is not None and validation is not None and abs(test - validation) > APART:
+        out.append(
+            f"test and validation {run.score} differ by {w.points(abs(test - validation)).lstrip('+')} points, which "
+            "on small sets may be chance; several seeds (`--seeds 0,1,2`) tell"
+        )
+    return out
+
+
+def emptied(run: Run) -> list[str]:
+    """Layers that lost every weight."""
+    empty = [short(row["name"]) for row in run.layers if w.number(row.get("kept")) == 0]
+    return [f"no weight is left in {w.listed(empty)}, so that the output is a constant"] if empty else []
+
+
+def _badge(run: Run, cautious: bool) -> tuple[str, str]:
+    found, before = run.summary, dense(run)
+    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
+    validation, first = w.number(found.get("validation_accuracy")), before.get("validation_accuracy")
+    if asked is None or got is None or got < asked - MISSED:
+        return "sparsity not reached", "bad"
+    if validation is not None and first is not None and validation < first - FELL:
+        return "reached, accuracy fell", "warn"
+    return "sparsity reached", "good" if not emptied(run) else "warn"
+
+
+def _unfinished(run: Run) -> Verdict:
+    """A run that is still going on, or was interrupted."""
+    limit = run.config.get("max_epochs")
+    asked = w.share(run.config.get("sparsity"))
+    what = f"{run.config.get('method')} was asked to remove {asked} of the weights of {run.config.get('model')}"
+    if not run.rows:
+        where = "no epoch is finished yet"
+    else:
+        last = run.rows[-1]
+        where = (
+            f"after epoch {w.whole(last.get('epoch'))} of at most {w.whole(limit)}, with "
+            f"{w.plural(len(run.pruned), 'pruning')} done, {w.percent(last.get('sparsity'))} are removed"
+        )
+    scores = (
+        f"In the last epoch the {run.score} was {w.percent(run.rows[-1].get('train_accuracy'))} in training and "
+        f"{w.percent(run.rows[-1].get('validation_accuracy'))} on the validation set; the test set is for the end."
+        if run.rows
+        else "There are no accuracies yet."
+    )
+    last_words = "`actprune resume` goes on where the run stood; until then nothing here is a result."
+    return Verdict([f"This run is not finished: {what} on {run.config.get('data')}; {where}.", scores, last_words],
+                   "not finished", "warn")  # fmt: skip
+
+
+def _whole(values: dict[str, Any], key: str) -> int:
+    return round(w.number(values.get(key)) or 0)
+
+
+def of_seeds(runs: Sequence[Run], asked_seeds: int) -> Verdict:
+    """The verdict on the same run under several seeds."""
+    over = [run for run in runs if run.summary]
+    if not over:
+        what = f"{asked_seeds} were asked, {len(runs)} have begun, none is over"
+        return Verdict(
+            [f"No seed is finished: {what}.", "There are no accuracies yet.", "`actprune resume` goes on with them."],
+            "not finished", "warn",
+        )  # fmt: skip
+    summaries = [run.summary for run in over]
+    config, test = over[0].config, w.numbers(summaries, "test_accuracy")
+    got, asked = w.numbers(summaries, "obtained"), w.numbers(summaries, "asked")
+    reached = sum(a <= b + MISSED for a, b in zip(asked, got, strict=False))
+    first = (
+        f"{config.get('method')} removed {w.with_spread(got)} of the weights it may prune of {config.get('model')} on "
+        f"{config.get('data')} ({w.share(config.get('sparsity'))} asked); {reached} of {w.plural(len(over), 'seed')} "
+        f"reached what was asked."
+    )
+    changes = [c for run in over if (c := change(run)) is not None]
+    moved = (
+        f"; validation {over[0].score} changed by {_points(changes)} points since the first pruning" if changes else ""
+    )
+    reached_score = _reaches(over[0], w.with_spread(test)).replace("is right", "are right").replace("has an", "have an")
+    second = f"The pruned networks {reached_score} test set{moved}."
+    notes = _seed_cautions(over, asked_seeds, test, changes)
+    cost = f"A seed took {w.seconds(w.average(w.numbers(summaries, 'seconds')))} on average"
+    third = f"{cost}; watch out: {notes[0]}." if notes else f"{cost}; nothing stands out among the seeds."
+    tone = "warn" if len(over) < asked_seeds else "good" if reached == len(over) else "bad"
+    badge = {"warn": "not finished", "good": "sparsity reached", "bad": "sparsity not reached"}[tone]
+    return Verdict([first, second, third], badge, tone, [f"{text}." for text in notes[1:]])
+
+
+def change(run: Run) -> float | None:
+    """Validation accuracy at the end minus that just before the first pruning."""
+    first, last = dense(run).get("validation_accuracy"), w.number(run.summary.get("validation_accuracy"))
+    return None if first is None or last is None else last - first
+
+
+def _points(changes: list[float]) -> str:
+    around = w.spread(changes)
+    return w.points(w.average(changes)) + (f" ± {100 * around:.2f}" if around is not None else "")
+
+
+def _seed_cautions(over: Sequence[Run], asked: int, test: list[float], changes: list[float]) -> list[str]:
+    out = []
+    if len(over) < asked:
+        out.append(f"{len(over)} of {w.plural(asked, 'seed')} are finished; `actprune resume` goes on with the others")
+    out += [f"{run.name}: {text}" for run in over for text in emptied(run)]
+    if len(over) < 3:
+        out.append(f"{w.plural(len(over), 'seed')} tell little about the spread; three or more do")
+    elif test and max(test) - min(test) > 2 * APART:
+        out.append(f"the seeds lie {w.points(max(test) - min(test)).lstrip('+')} points apart on the test set")
+    if changes and (w.average(changes) or 0) > FELL:
+        out.append(
+            "the gain is no effect of pruning alone, since training was not over at the first pruning; `actprune "
+            "compare` sets it against dense networks trained as long"
+        )
+    elif changes and (w.average(changes) or 0) < -FELL:
+        out.append("accuracy fell; more epochs, more cycles or a lower sparsity may keep it")
+    return out
