@@ -1,10 +1,10 @@
 """What a block pattern costs in accuracy and buys in speed: 1x4 blocks against single weights, at equal sparsity.
 
-    python benchmarks/blocks.py                 # trains the block cells (3 seeds, two data sets), then the report
+    python benchmarks/blocks.py                 # trains the block trials (3 seeds, two data sets), then the report
     python benchmarks/blocks.py --report        # only measures latency and writes the report
 
-Same network, training and budget as benchmarks/founding.py, whose unstructured cells are the comparison. One line per
-finished run goes to docs/results/blocks.jsonl; a cell that is there is never computed twice.
+Same network, training and budget as benchmarks/founding.py, whose unstructured trials are the comparison. One line per
+finished run goes to docs/results/blocks.jsonl; a trial that is there is never computed twice.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RESULTS = Path("docs/results/blocks.jsonl")
 SPARSITIES = (0.9, founding.HIGH)
 
 
-def cells() -> dict[str, dict[str, Any]]:
-    """Name of a cell -> what distinguishes its RunConfig. Inputs of the layers are multiples of 4: no edge tiles."""
+def trials() -> dict[str, dict[str, Any]]:
+    """Name of a trial -> what distinguishes its RunConfig. Inputs of the layers are multiples of 4: no edge tiles."""
     return {
         f"block(1, 4) {scope} at {of_all:g}": {
             "method": "activation",
@@ -36,16 +36,16 @@ def cells() -> dict[str, dict[str, Any]]:
 
 def train(data: list[str], seeds: list[int]) -> None:
     founding.RESULTS = RESULTS
-    founding.cells = cells
+    founding.trials = trials
     founding.sweep(data, seeds, "", jobs=1)
 
 
 def accuracies(path: Path) -> dict[tuple[str, str], list[float]]:
-    """(cell, data) -> test accuracies by seed."""
+    """(trial, data) -> test accuracies by seed."""
     found: dict[tuple[str, str], list[float]] = {}
     for line in (json.loads(row) for row in path.read_text().splitlines()):
         if "summary" in line:
-            found.setdefault((line["cell"], line["data"]), []).append(line["summary"]["test_accuracy"])
+            found.setdefault((line["trial"], line["data"]), []).append(line["summary"]["test_accuracy"])
     return found
 
 
@@ -60,9 +60,9 @@ def latency() -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     lines = []
     for of_all in SPARSITIES:
-        for pattern, cell in (("single weights", f"guarded neuron_weight per layer at {of_all:g}"),
+        for pattern, trial in (("single weights", f"guarded neuron_weight per layer at {of_all:g}"),
                               ("1x4 blocks", f"block(1, 4) layer at {of_all:g}")):  # fmt: skip
-            found = shipped.read(Path("runs/founding") / f"mnist 0 {cell}".replace(" ", "-"))
+            found = shipped.read(Path("runs/founding") / f"mnist 0 {trial}".replace(" ", "-"))
             data = found.dataset.validation[0][:4096]
             job = prepared(shipped.small(found).model, data[:2], dense=found.model)
             for batch in measure(job, (1, 32, 256), data, 3.0):

@@ -4,7 +4,7 @@
     python benchmarks/comparison.py --seeds 0, --jobs 2
     python benchmarks/comparison.py --report         # only tables and plot, from docs/results/comparison.jsonl
 
-The same as the `actprune compare` commands in SWEEPS, one after the other; finished cells are never computed again. The
+The same as the `actprune compare` commands in SWEEPS, one after the other; finished trials are not computed again. The
 rows are kept in docs/results/comparison.jsonl; whoever starts without runs/compare starts from there.
 """
 
@@ -66,18 +66,18 @@ def report() -> None:
 
 
 def winners(rows: list[dict[str, Any]]) -> str:
-    """Best entrant and best activation-based one, where at least four entrants met at one sparsity."""
+    """Best baseline and best activation-based one, where at least four baselines met at one sparsity."""
     found: dict[tuple[str, str, float], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["entrant"] != "dense" and _kept_enough(row):
-            found[row["data"], row["model"], row["asked"]][row["entrant"]].append(row)
+        if row["baseline"] != "dense" and _kept_enough(row):
+            found[row["data"], row["model"], row["target"]][row["baseline"]].append(row)
     lines = [
         "Written by `python benchmarks/comparison.py --report`. Test accuracy in %, mean ± std over seeds; n seeds.",
         "Whoever kept more weights than asked takes no part.", "",
         "| data | network | sparsity % | best | best by activation | difference | best other | all, by accuracy |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for (data, model, asked), field in sorted(found.items()):
+    for (data, model, target), field in sorted(found.items()):
         if len(field) < 4:
             continue
         order = sorted(field, key=lambda name: -_mean(field[name]))
@@ -85,7 +85,7 @@ def winners(rows: list[dict[str, Any]]) -> str:
         other = next(name for name in order if not name.startswith(OURS))
         gap = _mean(field[mine]) - _mean(field[other])
         lines.append(
-            f"| {data} | {model} | {100 * asked:g} | **{order[0]}** | {mine} {_spread(field[mine])} | {gap:+.2f} | "
+            f"| {data} | {model} | {100 * target:g} | **{order[0]}** | {mine} {_spread(field[mine])} | {gap:+.2f} | "
             f"{other} {_spread(field[other])} | {', '.join(f'{n} {_mean(field[n]):.2f}' for n in order)} |"
         )
     return "\n".join(lines) + "\n"
@@ -96,12 +96,12 @@ def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
     places = sorted({(row["model"], row["data"]) for row in rows})
     found: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["entrant"] == "dense" or (row["asked"] == HIGH and _kept_enough(row)):
-            found[row["entrant"]][row["model"], row["data"]].append(row)
+        if row["baseline"] == "dense" or (row["target"] == HIGH and _kept_enough(row)):
+            found[row["baseline"]][row["model"], row["data"]].append(row)
     order = sorted(found, key=lambda name: -max(_mean(cell) for cell in found[name].values()))
     lines = [
         f"At {100 * HIGH:g} %, test accuracy in %:", "",
-        "| entrant | " + " | ".join(f"{data}, {model}" for model, data in places) + " |",
+        "| baseline | " + " | ".join(f"{data}, {model}" for model, data in places) + " |",
         "|---" * (len(places) + 1) + "|",
     ]  # fmt: skip
     for name in order:
@@ -112,7 +112,7 @@ def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
 
 def _kept_enough(row: dict[str, Any]) -> bool:
     """Whether it removed as much as was asked."""
-    return bool(row["kept"] <= row["weights"] * (1 - row["asked"]) + 1)
+    return bool(row["kept"] <= row["weights"] * (1 - row["target"]) + 1)
 
 
 def _mean(rows: list[dict[str, Any]]) -> float:

@@ -8,7 +8,7 @@ For each seed a network is pruned by activation to the paper's sparsity (8 % of 
 *published*: per-layer codebooks of the paper's width, evenly initialised, centroids fine-tuned by the summed gradients
 of fixed clusters, 5-bit gaps with filler zeros, Huffman codes; *ours*: compacted, codebooks and assignments trained,
 and positions and values range-coded, at most 0.1 point of validation accuracy lost. Sparser networks show how small a
-file of the paper's error can be. One line per finished cell goes to docs/results/deep-compression.jsonl.
+file of the paper's error can be. One line per finished trial goes to docs/results/deep-compression.jsonl.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 RESULTS = Path("docs/results/deep-compression.jsonl")
-COMMON = {"data": "mnist", "method": "activation", "schedule": "cubic", "cycles": 8, "lr": 0.05, "weight_decay": 0.0005,
+COMMON = {"data": "mnist", "method": "activation", "schedule": "cubic", "pruning_steps": 8, "lr": 0.05,
+          "weight_decay": 0.0005,
           "lr_schedule": "cosine", "stop_at": 1.0, "patience": 0, "restore_best": False, "threads": 1,
           "options": {"scope": "layer"}}  # fmt: skip
 NETS: dict[str, dict[str, Any]] = {
@@ -115,17 +116,17 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     have = {(line["net"], line["sparsity"], line["seed"]) for line in lines}
-    cells = [
+    trials = [
         (net, sparsity, int(seed)) for net in NETS for sparsity in SPARSITIES[net] for seed in options.seeds.split(",")
     ]
-    for cell in cells if not options.report else []:
-        if cell in have or options.only not in cell[0] or options.sparsity not in (None, cell[1]):
+    for trial in trials if not options.report else []:
+        if trial in have or options.only not in trial[0] or options.sparsity not in (None, trial[1]):
             continue
-        line = one(*cell)
+        line = one(*trial)
         with RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(
-            f"{cell[0]} at {cell[1]:g}, seed {cell[2]}: ours {line['ours']['file_bytes']:,} bytes, "
+            f"{trial[0]} at {trial[1]:g}, seed {trial[2]}: ours {line['ours']['file_bytes']:,} bytes, "
             f"error {1 - line['ours']['test_accuracy']:.2%}; published codec "
             + (f"{line['published']['coded_bytes']:,} bytes, error {1 - line['published']['test_accuracy']:.2%}"
                if "published" in line else "not asked"),

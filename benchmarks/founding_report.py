@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 FOLDER = Path("docs/results")
 COLOURS = {"literal": "#d55e00", "guarded": "#0072b2", "magnitude": "#009e73", "random": "#999999", "dense": "#000000"}
 HEAD = (
-    "cell", "asked %", "removed %", "compression", "FLOP kept %", "prunings", "ranks", "train %", "validation %",
+    "trial", "target %", "removed %", "compression", "FLOP kept %", "pruning steps", "ranks", "train %", "validation %",
     "test %", "epochs", "s",
 )  # fmt: skip
 
@@ -31,20 +31,20 @@ def compression(summary: Line) -> float:
     return 1 / (1 - float(summary["sparsity_with_unpruned_layers"]))
 
 
-def row(cell: str, lines: list[Line]) -> list[str]:
+def row(trial: str, lines: list[Line]) -> list[str]:
     refused = [line["refused"] for line in lines if "refused" in line]
     good = [line["summary"] for line in lines if "summary" in line]
     if not good:
-        return [cell, *[""] * 10, f"refused in {len(refused)} of {len(lines)} runs: {refused[0].split(';')[0]}"]
+        return [trial, *[""] * 10, f"refused in {len(refused)} of {len(lines)} runs: {refused[0].split(';')[0]}"]
     per_run = [list(s["ranks"].values())[:4] for s in good]  # without the output layer
     ranks = "/".join(f"{mean(values):.0f}" for values in zip(*per_run, strict=True))
     return [
-        cell + (f" (refused in {len(refused)} of {len(lines)})" if refused else ""),
-        f"{100 * good[0]['asked']:.2f}",
+        trial + (f" (refused in {len(refused)} of {len(lines)})" if refused else ""),
+        f"{100 * good[0]['target']:.2f}",
         spread([s["sparsity_with_unpruned_layers"] for s in good], 2, 100),
         spread([compression(s) for s in good], 1),
         spread([1 / compression(s) for s in good], 2, 100),
-        spread([s["prunings_done"] for s in good], 1),
+        spread([s["pruning_steps_done"] for s in good], 1),
         ranks,
         spread([s["train_accuracy"] for s in good], 2, 100),
         spread([s["validation_accuracy"] for s in good], 2, 100),
@@ -55,7 +55,7 @@ def row(cell: str, lines: list[Line]) -> list[str]:
 
 
 def table(data: str, groups: dict[str, list[Line]]) -> str:
-    rows = [HEAD, ["---"] * len(HEAD), *(row(cell, lines) for cell, lines in groups.items())]
+    rows = [HEAD, ["---"] * len(HEAD), *(row(trial, lines) for trial, lines in groups.items())]
     seeds = sorted({line["seed"] for lines in groups.values() for line in lines})
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     return f"## {data}, seeds {', '.join(map(str, seeds))}\n\n{text}\n"
@@ -67,8 +67,8 @@ def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
     axes = figure.subplots(1, len(by_data), squeeze=False)[0]
     for axis, (data, groups) in zip(axes, by_data.items(), strict=True):
         shown = set()
-        for cell, lines in groups.items():
-            kind = cell.split()[0]
+        for trial, lines in groups.items():
+            kind = trial.split()[0]
             good = [line["summary"] for line in lines if "summary" in line]
             axis.scatter(
                 [compression(s) for s in good],
@@ -92,12 +92,12 @@ def write(lines: list[Line], order: list[str]) -> None:
     """docs/results/founding-table.md and founding.svg."""
     by_data: dict[str, dict[str, list[Line]]] = {}
     for data in ("mnist", "fashion-mnist"):
-        groups = {cell: [line for line in lines if line["cell"] == cell and line["data"] == data] for cell in order}
-        by_data[data] = {cell: group for cell, group in groups.items() if group}
-    text = ["# The founding experiment: every cell\n"]
+        groups = {trial: [line for line in lines if line["trial"] == trial and line["data"] == data] for trial in order}
+        by_data[data] = {trial: group for trial, group in groups.items() if group}
+    text = ["# The founding experiment: every trial\n"]
     text += [
         "Made by `python benchmarks/founding.py`. Mean ± standard deviation over seeds. Removed, compression and FLOP",
-        "count all kernels, the unpruned output layer included; `asked` is in the recipe's own terms (literal",
+        "count all kernels, the unpruned output layer included; `target` is in the recipe's own terms (literal",
         "global: of all kernels, else of the hidden layers). FLOP kept equals weights kept in these networks.",
         "Ranks: numerical, fc1/fc2/fc3/fc4. Weights of the epoch with the lowest validation loss after the last",
         "pruning; the test set is read once, for them.\n",

@@ -45,7 +45,7 @@ def trained(name: str, **changes: Any) -> Callable[[], Case]:
 
 
 def article(of_all: float) -> dict[str, Any]:
-    """The cell of benchmarks/founding.py with the article's sparsity."""
+    """The trial of benchmarks/founding.py with the article's sparsity."""
     sparsity = of_all * founding.ALL / founding.HIDDEN
     return {"sparsity": sparsity, "options": {"score": "neuron_weight", "scope": "layer"}}
 

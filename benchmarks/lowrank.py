@@ -1,11 +1,11 @@
 """Pruned nets against low rank: PCA, SVD, activation-aware SVD, nuclear norms; at equal rank and at equal weights.
 
-    python benchmarks/lowrank.py                 # every cell that is missing, then the report
+    python benchmarks/lowrank.py                 # every trial that is missing, then the report
     python benchmarks/lowrank.py --report        # only the tables, from the results so far
 
 Needs the pruned nets of benchmarks/spectra.py: their ranks from docs/results/spectra.jsonl, the dense net from its run
-(made again if the folder is gone). One line per finished cell goes to docs/results/lowrank.jsonl; a cell that is there
-is never computed twice. One process, one thread. Three kinds of cell:
+(made again if the folder is gone). One line per finished trial goes to docs/results/lowrank.jsonl; one that is there
+is never computed twice. One process, one thread. Three kinds of trial:
 
     cut       the dense net after its 12 epochs, truncated, not retrained: the article's comparison
     pipeline  12 epochs in all, like a pruned net: 6 of training (plain, or under a nuclear norm), truncation of the
@@ -40,27 +40,27 @@ NORMS: dict[str, dict[str, Any]] = {
     "WNNM subgradient": {"how": "subgradient", "weights": "index", "strengths": (1e-5, 3e-5)},
 }
 Line = dict[str, Any]
-Key = tuple[str, str, str, int]  # kind, cell, data, seed
+Key = tuple[str, str, str, int]  # kind, trial, data, seed
 
 
 def ranks_of(source: str, data: str, seed: int) -> dict[str, int]:
     """Numerical ranks of a pruned net's hidden layers."""
     for line in spectra.done():
-        if (line["kind"], line["cell"], line["data"], line["seed"]) == ("trained", source, data, seed):
+        if (line["kind"], line["trial"], line["data"], line["seed"]) == ("trained", source, data, seed):
             return {name: max(1, line["end"][name]["numerical"]) for name in spectra.LAYERS}
     raise SystemExit(f"{source}, {data}, seed {seed} is not in {spectra.RESULTS}; run benchmarks/spectra.py first")
 
 
-# ---- cells ---------------------------------------------------------------------------------------------------------
+# ---- trials ---------------------------------------------------------------------------------------------------------
 
 
-def cut(cell: str, data: str, seed: int) -> Line:
-    """The dense net at the ranks of a pruned one. cell: "svd | activation layer at 90"."""
+def cut(trial: str, data: str, seed: int) -> Line:
+    """The dense net at the ranks of a pruned one. trial: "svd | activation layer at 90"."""
     from safetensors.torch import load_file
 
     from actprune.lab.setup import build
 
-    kind, source = cell.split(" | ")
+    kind, source = trial.split(" | ")
     place = spectra.folder("dense", data, seed)
     if not (place / "model.safetensors").exists():
         spectra.trained("dense", data, seed)
@@ -70,24 +70,24 @@ def cut(cell: str, data: str, seed: int) -> Line:
     return {"ranks": ranks_of(source, data, seed), **scores(setup, small)}
 
 
-def norm(cell: str, data: str, seed: int) -> Line:
-    """Half a training under a norm. cell: "NNM proximal | 0.01"."""
+def norm(trial: str, data: str, seed: int) -> Line:
+    """Half a training under a norm. trial: "NNM proximal | 0.01"."""
     from actprune import analysis
 
-    setup = half_trained(cell, data, seed)
+    setup = half_trained(trial, data, seed)
     ranks = ranks_of("activation neurons at 90", data, seed)
     found = scores(setup, truncated(setup, ranks, "svd"))
     own = {name: analysis.ranks(setup.model.get_parameter(name)) for name in spectra.LAYERS}
     return {"truncated": found, "before": scores(setup, setup.model), "end": own, "ranks": ranks}
 
 
-def pipeline(cell: str, data: str, seed: int) -> Line:
-    """Half a training, truncation, half a training. cell: "plain | svd | weights at 90"."""
+def pipeline(trial: str, data: str, seed: int) -> Line:
+    """Half a training, truncation, half a training. trial: "plain | svd | weights at 90"."""
     from actprune import lowrank
     from actprune.lab.listener import Silent
     from actprune.lab.train import learning_rate, train_epoch
 
-    training, kind, target = cell.split(" | ")
+    training, kind, target = trial.split(" | ")
     strength = None if training == "plain" else chosen(training, data)
     setup = half_trained(training if strength is None else f"{training} | {strength}", data, seed)
     if target == EQUAL_WEIGHTS:
@@ -185,9 +185,9 @@ def scores(setup: Any, model: Any) -> Line:
 def chosen(training: str, data: str) -> float:
     """The strength whose truncated net of seed 0 has the highest validation accuracy."""
     found = {
-        float(line["cell"].split(" | ")[1]): line["truncated"]["validation_accuracy"]
+        float(line["trial"].split(" | ")[1]): line["truncated"]["validation_accuracy"]
         for line in done()
-        if (line["kind"], line["data"], line["seed"]) == ("norm", data, 0) and line["cell"].startswith(f"{training} |")
+        if (line["kind"], line["data"], line["seed"]) == ("norm", data, 0) and line["trial"].startswith(f"{training} |")
     }
     if len(found) < len(NORMS[training]["strengths"]):
         raise SystemExit(f"the strengths of {training} on {data} have not all been tried for seed 0")
@@ -203,8 +203,8 @@ def done() -> list[Line]:
 
 def todo(data: str) -> list[Key]:
     """What is missing for one data set, in order; a cut needs the pruned net whose ranks it takes."""
-    have = {(line["kind"], line["cell"], line["data"], line["seed"]) for line in done()}
-    pruned = {(line["cell"], line["data"], line["seed"]) for line in spectra.done() if line["kind"] == "trained"}
+    have = {(line["kind"], line["trial"], line["data"], line["seed"]) for line in done()}
+    pruned = {(line["trial"], line["data"], line["seed"]) for line in spectra.done() if line["kind"] == "trained"}
     seeds = spectra.SEEDS
     every: list[Key] = [
         ("cut", f"{kind} | {source}", data, seed)
@@ -220,16 +220,16 @@ def todo(data: str) -> list[Key]:
 
 
 def one(key: Key) -> Line:
-    """Compute one cell and append its line. ``cpu``: seconds of process time."""
+    """Compute one trial and append its line. ``cpu``: seconds of process time."""
     from actprune.lab.atomic import json_line
     from actprune.lab.environment import threads
 
-    kind, cell, data, seed = key
+    kind, trial, data, seed = key
     began = time.process_time()
     with threads(1):
-        found = {"cut": cut, "norm": norm, "pipeline": pipeline}[kind](cell, data, seed)
+        found = {"cut": cut, "norm": norm, "pipeline": pipeline}[kind](trial, data, seed)
     spent = round(time.process_time() - began, 1)
-    line = {"kind": kind, "cell": cell, "data": data, "seed": seed, "cpu": spent, **found}
+    line = {"kind": kind, "trial": trial, "data": data, "seed": seed, "cpu": spent, **found}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json_line(line) + "\n")
@@ -239,7 +239,7 @@ def one(key: Key) -> Line:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="only write the tables")
-    parser.add_argument("--only", default="", help="cells whose kind and name contain this")
+    parser.add_argument("--only", default="", help="trials whose kind and name contain this")
     parser.add_argument("--data", default=",".join(spectra.DATA))
     options = parser.parse_args()
     missing = [] if options.report else [key for data in options.data.split(",") for key in todo(data)]

@@ -36,11 +36,11 @@ def kept(line: Line) -> int:
 def nets(pruned: list[Line]) -> str:
     """The pruned nets that the factors are compared with."""
     rows = []
-    for cell in dict.fromkeys(line["cell"] for line in pruned):
-        found = [line for line in pruned if line["cell"] == cell]
+    for trial in dict.fromkeys(line["trial"] for line in pruned):
+        found = [line for line in pruned if line["trial"] == trial]
         end = [{name: line["end"][name] for name in LAYERS} for line in found]
         rows.append([
-            cell, str(len(found)), f"{mean(map(kept, found)):,.0f}",
+            trial, str(len(found)), f"{mean(map(kept, found)):,.0f}",
             *(ranks_text([{n: own[n][kind] for n in LAYERS} for own in end]) for kind in ("numerical", "effective")),
             *(spread([line["summary"][f"{part}_accuracy"] for line in found]) for part in ("validation", "test")),
         ])  # fmt: skip
@@ -51,12 +51,12 @@ def nets(pruned: list[Line]) -> str:
 def cuts(lines: list[Line], pruned: list[Line]) -> str:
     """The article's comparison: the dense net at the ranks of a pruned one, not retrained."""
     rows = []
-    sources = dict.fromkeys(line["cell"].split(" | ")[1] for line in lines if line["kind"] == "cut")
+    sources = dict.fromkeys(line["trial"].split(" | ")[1] for line in lines if line["kind"] == "cut")
     for source in sources:
-        own = [line for line in pruned if line["cell"] == source]
+        own = [line for line in pruned if line["trial"] == source]
         row = [source, f"{mean(map(kept, own)):,.0f}", spread([line["summary"]["test_accuracy"] for line in own])]
         for kind in KINDS:
-            found = [li for li in lines if (li["kind"], li["cell"]) == ("cut", f"{kind} | {source}")]
+            found = [li for li in lines if (li["kind"], li["trial"]) == ("cut", f"{kind} | {source}")]
             size = f" ({mean(li['weights'] for li in found):,.0f})" if found else ""
             row.append(spread([li["test_accuracy"] for li in found]) + size if found else "")
         rows.append(row)
@@ -67,9 +67,9 @@ def cuts(lines: list[Line], pruned: list[Line]) -> str:
 def pipelines(lines: list[Line]) -> str:
     """Training, truncation, training the factors: 12 epochs in all."""
     rows = []
-    for cell in dict.fromkeys(line["cell"] for line in lines if line["kind"] == "pipeline"):
-        found = [line for line in lines if (line["kind"], line["cell"]) == ("pipeline", cell)]
-        training, kind, target = cell.split(" | ")
+    for trial in dict.fromkeys(line["trial"] for line in lines if line["kind"] == "pipeline"):
+        found = [line for line in lines if (line["kind"], line["trial"]) == ("pipeline", trial)]
+        training, kind, target = trial.split(" | ")
         strength = "" if found[0]["strength"] is None else f" {found[0]['strength']:g}"
         rows.append([
             training + strength, kind, target, str(len(found)), ranks_text([line["ranks"] for line in found]),
@@ -89,7 +89,7 @@ def norms(lines: list[Line]) -> str:
             continue
         end = line["end"]
         rows.append([
-            line["cell"].replace(" | ", ", strength "),
+            line["trial"].replace(" | ", ", strength "),
             *(ranks_text([{name: end[name][kind] for name in LAYERS}]) for kind in ("numerical", "effective")),
             *(f"{100 * line[moment]['validation_accuracy']:.2f}" for moment in ("before", "truncated")),
         ])  # fmt: skip

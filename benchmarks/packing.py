@@ -19,7 +19,7 @@ import torch
 
 import founding
 
-CELL = "guarded neuron_weight per layer at 0.9894"
+TRIAL = "guarded neuron_weight per layer at 0.9894"
 RESULTS = Path("docs/results/packing.jsonl")
 
 
@@ -27,9 +27,9 @@ def packed(seed: int, max_loss: float, epochs: int) -> dict[str, Any]:
     from actprune.lab import shipped
     from actprune.lab.packing import pack_run
 
-    folder = Path("runs/founding") / f"mnist {seed} {CELL}".replace(" ", "-")
+    folder = Path("runs/founding") / f"mnist {seed} {TRIAL}".replace(" ", "-")
     if not (folder / "summary.json").exists():
-        founding.one(CELL, "mnist", seed)
+        founding.one(TRIAL, "mnist", seed)
     found = shipped.read(folder)
     result = pack_run(found, max_loss=max_loss / 100, epochs=epochs)
     bound = result.info.bound

@@ -49,7 +49,7 @@ def tickets(rounds: int) -> float:
 
 
 def ticket(rounds: int, variant: str, note: str) -> Row:
-    schedule = {"schedule": "rounds", "cycles": rounds, "max_epochs": ROUND * (rounds + 1)}
+    schedule = {"schedule": "rounds", "pruning_steps": rounds, "max_epochs": ROUND * (rounds + 1)}
     return Row(
         {**TICKET, **schedule, "method": "lottery", "sparsity": tickets(rounds), "options": {"variant": variant}},
         "Frankle & Carbin 2019", note=note, group="tickets",
@@ -62,33 +62,34 @@ def rows() -> dict[str, Row]:
     kept5 = [["conv1*", 0.66], ["conv2*", 0.12], ["fc1*", 0.08], ["fc2*", 0.19]]
     # a tenth of a rate that a cosine has brought down already would not retrain anything
     han = {"method": "han", "schedule": "rounds", "lr_schedule": "constant"}
-    snip = {"method": "snip", "schedule": "before", "count_images": 100}
+    snip = {"method": "snip", "schedule": "before", "calibration_images": 100}
     dns = {"method": "dns", "schedule": "decaying"}
-    ours = {"method": "activation", "schedule": "cubic", "count_images": 512, "options": {"scope": "layer"}}
+    ours = {"method": "activation", "schedule": "cubic", "calibration_images": 512, "options": {"scope": "layer"}}
     dense = {"method": "magnitude", "sparsity": 0.0, "schedule": "before"}
     share300 = 1 - (235_200 * 0.08 + 30_000 * 0.09 + 1_000 * 0.26) / 266_200
     share5 = 1 - (500 * 0.66 + 25_000 * 0.12 + 400_000 * 0.08 + 5_000 * 0.19) / 430_500
     five = "lenet-5-caffe"
     return {
         "dense 300": Row({**L300, **dense}, "ours"),
-        "Han 300": Row({**L300, **han, "cycles": 3, "sparsity": share300, "options": {"kept": kept300}},
+        "Han 300": Row({**L300, **han, "pruning_steps": 3, "sparsity": share300, "options": {"kept": kept300}},
                        "Han et al. 2015", 1.59, 1.64),
         "DNS 300": Row({**L300, **dns, "lr": 0.05, "sparsity": 0.982}, "Guo et al. 2016", 1.99, 2.28),
         "SNIP 300, 95 %": Row({**L300, **snip, "sparsity": 0.95}, "Lee et al. 2019", 1.6, 1.7),
         "SNIP 300, 98 %": Row({**L300, **snip, "sparsity": 0.98}, "Lee et al. 2019", 2.4, 1.7),
-        "activation 300, 98.2 %": Row({**L300, **ours, "cycles": 8, "sparsity": 0.982}, "ours"),
+        "activation 300, 98.2 %": Row({**L300, **ours, "pruning_steps": 8, "sparsity": 0.982}, "ours"),
         "ticket dense": Row({**TICKET, **dense, "max_epochs": ROUND}, "Frankle & Carbin 2019", group="tickets"),
         "ticket 7": ticket(7, "ticket", "better than the control"),
         "control 7": ticket(7, "control", "worse than dense"),
         "ticket 9": ticket(9, "ticket", "more than 0.3 points better than dense"),
         "ticket 15": ticket(15, "ticket", "equal to dense"),
         "dense 5": Row({**L5, **dense}, "ours", group=five),
-        "Han 5": Row({**L5, **han, "cycles": 2, "sparsity": share5, "options": {"kept": kept5}},
+        "Han 5": Row({**L5, **han, "pruning_steps": 2, "sparsity": share5, "options": {"kept": kept5}},
                      "Han et al. 2015", 0.77, 0.80, group=five),
         "DNS 5": Row({**L5, **dns, "lr": 0.02, "sparsity": 0.991}, "Guo et al. 2016", 0.91, 0.91, group=five),
         "SNIP 5, 98 %": Row({**L5, **snip, "sparsity": 0.98}, "Lee et al. 2019", 0.8, 0.9, group=five),
         "SNIP 5, 99 %": Row({**L5, **snip, "sparsity": 0.99}, "Lee et al. 2019", 1.1, 0.9, group=five),
-        "activation 5, 99.1 %": Row({**L5, **ours, "cycles": 3, "options": {"across": "lamp"}, "sparsity": 0.991},
+        "activation 5, 99.1 %": Row({**L5, **ours, "pruning_steps": 3, "options": {"across": "lamp"},
+                                     "sparsity": 0.991},
                                     "ours", group=five),
     }  # fmt: skip
 
@@ -124,7 +125,7 @@ def sweep(seeds: list[int], only: list[str], jobs: int) -> None:
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             said = line.get("refused") or (
-                f"{line['summary']['obtained']:.2%} removed, error {1 - line['summary']['test_accuracy']:.2%}"
+                f"{line['summary']['actual']:.2%} removed, error {1 - line['summary']['test_accuracy']:.2%}"
             )
             print(f"{number}/{len(todo)} {line['row']}, seed {line['seed']}: {said}", flush=True)
 

@@ -42,7 +42,7 @@ def _row(name: str, row: Any, lines: Sequence[Mapping[str, Any]], dense: Sequenc
     errors = _errors(lines)
     if not errors:
         return f"| {name} | {row.paper} | refused: {lines[0]['refused']} |"
-    kept = 1 - mean(line["summary"]["obtained"] for line in lines if "summary" in line)
+    kept = 1 - mean(line["summary"]["actual"] for line in lines if "summary" in line)
     published = "-" if row.error is None else f"{row.error:.2f} ({row.dense:.2f})"
     change = row.note or ("-" if row.error is None else f"{row.error - row.dense:+.2f}")
     ours = f"{mean(errors) - mean(dense):+.2f}" if dense else "-"

@@ -105,7 +105,7 @@ def finish(arguments: list[str]) -> None:
 def evidence(folder: Path) -> dict[str, bytes]:
     """Contents of all files that must be equal."""
     files = {name: (folder / name).read_bytes() for name in FILES}
-    return files | {path.name: path.read_bytes() for path in (folder / "cycles").iterdir()}
+    return files | {path.name: path.read_bytes() for path in (folder / "pruning_steps").iterdir()}
 
 
 def report(trials: list[dict], out: Path) -> None:

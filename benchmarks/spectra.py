@@ -1,10 +1,10 @@
 """Singular values around every pruning, and what comes back when the masks are released.
 
-    python benchmarks/spectra.py                 # every cell that is missing, then the report
+    python benchmarks/spectra.py                 # every trial that is missing, then the report
     python benchmarks/spectra.py --report        # only tables and plots, from the results so far
 
-One line per finished cell goes to docs/results/spectra.jsonl; a cell that is there is never computed twice. One
-process, one thread. The article's network, 12 epochs for everybody; five prunings at the ends of the first five
+One line per finished trial goes to docs/results/spectra.jsonl; a trial that is there is never computed twice. One
+process, one thread. The article's network, 12 epochs for everybody; five pruning steps at the ends of the first five
 epochs, with the article's amounts (proportional to 0.8^i). "released" goes on from a finished run for 4 epochs without
 masks, learning rate 0.05 falling to 0 again.
 """
@@ -24,7 +24,7 @@ DATA, SEEDS = ("mnist", "fashion-mnist"), (0, 1, 2)
 # Accuracy thresholds of 0 are always reached, so that every method is pruned at the same steps.
 TRAINING = {"model": "article", "optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "lr_schedule": "cosine",
             "weight_decay": 5e-4, "batch_size": 128, "max_epochs": 12, "full_length": True, "patience": 0,
-            "restore_best": False, "schedule": "accuracy", "cycles": 5, "start_at": 0.0, "retrain_to": 0.0,
+            "restore_best": False, "schedule": "accuracy", "pruning_steps": 5, "start_at": 0.0, "retrain_to": 0.0,
             "spectra": True, "threads": 1}  # fmt: skip
 ALL, HIDDEN = 320_700, 320_200  # kernel weights, with and without the output layer, which nobody prunes here
 SPARSITIES = {"90": 0.9 * ALL / HIDDEN, "98.94": 0.9894 * ALL / HIDDEN}
@@ -40,8 +40,8 @@ METHODS: dict[str, dict[str, Any]] = {
 Line = dict[str, Any]
 
 
-def cells() -> dict[str, dict[str, Any]]:
-    """Name of a cell -> what distinguishes its RunConfig; in the order in which they are computed."""
+def trials() -> dict[str, dict[str, Any]]:
+    """Name of a trial -> what distinguishes its RunConfig; in the order in which they are computed."""
     asked = [("activation layer", "90"), ("magnitude layer", "90"), ("activation neurons", "90"),
              ("activation layer", "98.94"), ("magnitude layer", "98.94"), ("activation global", "90"),
              ("random layer", "90")]  # fmt: skip
@@ -50,38 +50,38 @@ def cells() -> dict[str, dict[str, Any]]:
     return found
 
 
-def folder(cell: str, data: str, seed: int) -> Path:
-    return RUNS / f"{data} {seed} {cell}".replace(" ", "-")
+def folder(trial: str, data: str, seed: int) -> Path:
+    return RUNS / f"{data} {seed} {trial}".replace(" ", "-")
 
 
-def config(cell: str, data: str, seed: int) -> Any:
+def config(trial: str, data: str, seed: int) -> Any:
     from actprune.lab import RunConfig
 
-    return RunConfig(data=data, seed=seed, **{**TRAINING, **cells()[cell]})
+    return RunConfig(data=data, seed=seed, **{**TRAINING, **trials()[trial]})
 
 
-def trained(cell: str, data: str, seed: int) -> Line:
-    """Run one cell in a folder of its own, which stays; its summary and what became of the singular values."""
+def trained(trial: str, data: str, seed: int) -> Line:
+    """Run one trial in a folder of its own, which stays; its summary and what became of the singular values."""
     from actprune.lab import run
 
-    place = folder(cell, data, seed)
-    summary = run(config(cell, data, seed), place, overwrite=True, plots=cell.endswith("90") and seed == 0).summary
-    for path in (place / "checkpoints").glob("cycle-*"):
+    place = folder(trial, data, seed)
+    summary = run(config(trial, data, seed), place, overwrite=True, plots=trial.endswith("90") and seed == 0).summary
+    for path in (place / "checkpoints").glob("pruning-step-*"):
         path.unlink()
-    return {"summary": summary, **digest(place)}
+    return {"summary": summary, **aggregate(place)}
 
 
-def digest(place: Path) -> Line:
-    """Per cycle and hidden layer: slopes of the change and of its controls, fits, ranks; and the ranks at the end."""
+def aggregate(place: Path) -> Line:
+    """Per pruning step and hidden layer: slopes of the change and its controls, fits, ranks; the ranks at the end."""
     from actprune import analysis
     from actprune.lab import spectra
 
     rows = []
-    cycles, end = spectra.read(place)
-    for number, cycle in enumerate(cycles, start=1):
+    pruning_steps, end = spectra.read(place)
+    for number, pruning_step in enumerate(pruning_steps, start=1):
         for name in LAYERS:
-            found, shape = cycle[name], tuple(cycle[name]["shape"].tolist())
-            row: Line = {"cycle": number, "layer": name, "kept": int(found["kept"])}
+            found, shape = pruning_step[name], tuple(pruning_step[name]["shape"].tolist())
+            row: Line = {"pruning_step": number, "layer": name, "kept": int(found["kept"])}
             row["ranks"] = {moment: analysis.ranks_of(found[moment], shape) for moment in ("before", "after")}
             for mask in ("after", "magnitude", "random"):
                 change = analysis.relative_change(found["before"], found[mask])
@@ -107,7 +107,7 @@ def short(value: Any) -> Any:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def released(cell: str, data: str, seed: int) -> Line:
+def released(trial: str, data: str, seed: int) -> Line:
     """Go on from a finished run without masks: what comes back, what becomes of the ranks."""
     import torch
 
@@ -118,10 +118,10 @@ def released(cell: str, data: str, seed: int) -> Line:
     from actprune.lab.setup import build
     from actprune.lab.train import learning_rate, train_epoch
 
-    settings = config(cell, data, seed)
+    settings = config(trial, data, seed)
     with threads(1):
         setup = build(settings)
-        stored = checkpoint.load(folder(cell, data, seed) / "checkpoints" / "last.pt")
+        stored = checkpoint.load(folder(trial, data, seed) / "checkpoints" / "last.pt")
         setup.model.load_state_dict(stored["model"])
         setup.pruner.load_state_dict(stored["pruner"])
         setup.pruner.attach(setup.optimizer)
@@ -135,7 +135,7 @@ def released(cell: str, data: str, seed: int) -> Line:
         for row in history[-1:]:
             row["test_accuracy"] = evaluate(setup.model, setup.test, setup.forward).accuracy
         after = {name: setup.model.get_parameter(name).detach() for name in LAYERS}
-        torch.save({"before": before, "after": after}, folder(cell, data, seed) / "released.pt")
+        torch.save({"before": before, "after": after}, folder(trial, data, seed) / "released.pt")
     return {"history": short(history)}
 
 
@@ -156,17 +156,17 @@ def regrowth(setup: Any) -> Line:
     return {**found, "returned": back / masked, "large": large / masked}
 
 
-def digested() -> None:
-    """Read the singular values of finished runs again, after ``digest`` has changed; no folder, no change."""
+def aggregated() -> None:
+    """Read the singular values of finished runs again, after ``aggregate`` has changed; no folder, no change."""
     from actprune.lab import atomic
 
     fresh = {}
     for line in done():
-        place = folder(line["cell"], line["data"], line["seed"])
-        if line["kind"] == "trained" and (place / "cycles" / "spectra-end.safetensors").exists():
-            fresh[line["cell"], line["data"], line["seed"]] = digest(place)
+        place = folder(line["trial"], line["data"], line["seed"])
+        if line["kind"] == "trained" and (place / "pruning_steps" / "spectra-end.safetensors").exists():
+            fresh[line["trial"], line["data"], line["seed"]] = aggregate(place)
     lines = [  # read again: a sweep may have appended some meanwhile
-        {**line, **(fresh.get((line["cell"], line["data"], line["seed"]), {}) if line["kind"] == "trained" else {})}
+        {**line, **(fresh.get((line["trial"], line["data"], line["seed"]), {}) if line["kind"] == "trained" else {})}
         for line in done()
     ]
     atomic.write_bytes(RESULTS, "".join(f"{atomic.json_line(line)}\n" for line in lines).encode())
@@ -177,27 +177,27 @@ def done() -> list[Line]:
 
 
 def todo(data: str) -> list[tuple[str, str, str, int]]:
-    """(kind, cell, data, seed) of what is missing for one data set, the most important first."""
-    have = {(line["kind"], line["cell"], line["data"], line["seed"]) for line in done()}
+    """(kind, trial, data, seed) of what is missing for one data set, the most important first."""
+    have = {(line["kind"], line["trial"], line["data"], line["seed"]) for line in done()}
     late = [f"{name} at 98.94" for name in ("activation layer", "magnitude layer")]
     late += ["activation global at 90", "random layer at 90"]
-    order = [("trained", cell) for cell in cells() if cell not in late]
+    order = [("trained", trial) for trial in trials() if trial not in late]
     order += [("released", f"{name} at 90") for name in ("activation layer", "activation neurons", "magnitude layer")]
-    order += [("trained", cell) for cell in late]
-    every = [(kind, cell, data, seed) for kind, cell in order for seed in SEEDS]
+    order += [("trained", trial) for trial in late]
+    every = [(kind, trial, data, seed) for kind, trial in order for seed in SEEDS]
     return [key for key in every if key not in have]
 
 
-def one(kind: str, cell: str, data: str, seed: int) -> Line:
-    """Compute one cell and append its line. ``cpu``: seconds of process time."""
+def one(kind: str, trial: str, data: str, seed: int) -> Line:
+    """Compute one trial and append its line. ``cpu``: seconds of process time."""
     from actprune.lab.atomic import json_line
 
     began = time.process_time()
-    if kind == "released" and not (folder(cell, data, seed) / "checkpoints" / "last.pt").exists():
-        trained(cell, data, seed)  # the lines came with the repository, the run did not
-    found = trained(cell, data, seed) if kind == "trained" else released(cell, data, seed)
+    if kind == "released" and not (folder(trial, data, seed) / "checkpoints" / "last.pt").exists():
+        trained(trial, data, seed)  # the lines came with the repository, the run did not
+    found = trained(trial, data, seed) if kind == "trained" else released(trial, data, seed)
     spent = round(time.process_time() - began, 1)
-    line = {"kind": kind, "cell": cell, "data": data, "seed": seed, "cpu": spent, **found}
+    line = {"kind": kind, "trial": trial, "data": data, "seed": seed, "cpu": spent, **found}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json_line(line) + "\n")
@@ -208,14 +208,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", action="store_true", help="only write the tables and the plots")
     parser.add_argument("--data", default=",".join(DATA))
-    parser.add_argument("--only", default="", help="cells whose kind and name contain this")
-    parser.add_argument("--digest", action="store_true", help="read the stored singular values again, run nothing")
+    parser.add_argument("--only", default="", help="trials whose kind and name contain this")
+    parser.add_argument("--aggregate", action="store_true", help="read the stored singular values again, run nothing")
     parser.add_argument("--clean", action="store_true", help="remove the runs' folders afterwards")
     options = parser.parse_args()
-    if options.digest:
-        digested()
+    if options.aggregate:
+        aggregated()
     missing = (
-        [] if options.report or options.digest else [key for data in options.data.split(",") for key in todo(data)]
+        [] if options.report or options.aggregate else [key for data in options.data.split(",") for key in todo(data)]
     )
     missing = [key for key in missing if options.only in f"{key[0]} {key[1]}"]
     for number, key in enumerate(missing, start=1):

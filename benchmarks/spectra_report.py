@@ -26,13 +26,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def at(line: Line, cycle: int, layers: Sequence[str] = LAYERS) -> list[Line]:
-    return [row for row in line["spectra"] if row["cycle"] == cycle and row["layer"] in layers]
+def at(line: Line, pruning_step: int, layers: Sequence[str] = LAYERS) -> list[Line]:
+    return [row for row in line["spectra"] if row["pruning_step"] == pruning_step and row["layer"] in layers]
 
 
-def averaged(line: Line, cycle: int, read: Callable[[Line], float | None]) -> float:
+def averaged(line: Line, pruning_step: int, read: Callable[[Line], float | None]) -> float:
     """Mean over the hidden layers of one run; a layer without a slope (fewer than two values left) is left out."""
-    found = [value for row in at(line, cycle) if (value := read(row)) is not None and math.isfinite(value)]
+    found = [value for row in at(line, pruning_step) if (value := read(row)) is not None and math.isfinite(value)]
     return mean(found) if found else math.nan
 
 
@@ -51,38 +51,42 @@ def interval_text(values: Sequence[float], margin: float = MARGIN, sign: bool = 
 def slopes(groups: dict[str, list[Line]], key: str = "slope") -> str:
     """Slope of the change over the position, and that of the difference from a random mask of the same size."""
     rows = []
-    for cell, lines in groups.items():
-        for cycle in range(1, 6):
-            per = {mask: [averaged(line, cycle, lambda row, m=mask: row[m][key]) for line in lines] for mask in MASKS}
+    for trial, lines in groups.items():
+        for pruning_step in range(1, 6):
+            per = {
+                mask: [averaged(line, pruning_step, lambda row, m=mask: row[m][key]) for line in lines]
+                for mask in MASKS
+            }
             beyond = [a - b for a, b in zip(per["after"], per["random"], strict=True)]
-            change = [averaged(line, cycle, lambda row: row["after"]["mean"]) for line in lines]
-            rows.append([f"{cell}, cycle {cycle}", f"{mean(change):.1f}", *(interval_text(per[m]) for m in MASKS),
+            change = [averaged(line, pruning_step, lambda row: row["after"]["mean"]) for line in lines]
+            rows.append([f"{trial}, pruning step {pruning_step}", f"{mean(change):.1f}",
+                          *(interval_text(per[m]) for m in MASKS),
                          interval_text(beyond)])  # fmt: skip
     return table(("", "mean change %", *MASKS.values(), "method minus random"), rows)
 
 
 def trend(groups: dict[str, list[Line]]) -> str:
-    """Does the slope flatten? First cycle minus last, over seeds."""
+    """Does the slope flatten? First pruning step minus last, over seeds."""
     rows = []
-    for cell, lines in groups.items():
-        row = [cell]
+    for trial, lines in groups.items():
+        row = [trial]
         for mask in MASKS:
             first, last = ([averaged(line, c, lambda r, m=mask: r[m]["slope"]) for line in lines] for c in (1, 5))
             row.append(interval_text([b - a for a, b in zip(first, last, strict=True)], sign=False))
         rows.append(row)
-    return table(("slope in cycle 5 minus slope in cycle 1", *MASKS.values()), rows)
+    return table(("slope in pruning step 5 minus slope in pruning step 1", *MASKS.values()), rows)
 
 
 def fits(groups: dict[str, list[Line]]) -> str:
     """Residuals of both penalties (means), and how much the amounts of the second rise (interval over seeds)."""
     rows = []
-    for cell, lines in groups.items():
-        for cycle in range(1, 6):
-            row = [f"{cell}, cycle {cycle}"]
+    for trial, lines in groups.items():
+        for pruning_step in range(1, 6):
+            row = [f"{trial}, pruning step {pruning_step}"]
             for mask in MASKS:
-                left = [mean(averaged(li, cycle, lambda r, m=mask, k=key: r[m]["fit"][k]) for li in lines)
+                left = [mean(averaged(li, pruning_step, lambda r, m=mask, k=key: r[m]["fit"][k]) for li in lines)
                         for key in ("nnm", "wnnm")]  # fmt: skip
-                rises = [averaged(li, cycle, lambda r, m=mask: rise(r[m]["fit"])) for li in lines]
+                rises = [averaged(li, pruning_step, lambda r, m=mask: rise(r[m]["fit"])) for li in lines]
                 row.append(f"{left[0]:.2f} / {left[1]:.2f}, {interval_text(rises, sign=False)}")
             rows.append(row)
     return table(("residual of NNM / of WNNM, rise", *MASKS.values()), rows)
@@ -97,17 +101,17 @@ def rise(fit: Line) -> float:
 def ranks(groups: dict[str, list[Line]]) -> str:
     """Numerical and effective rank before and after each pruning, and at the end; means over seeds."""
     rows = []
-    for cell, lines in groups.items():
-        for cycle in range(1, 6):
-            cells = [f"{cell}, cycle {cycle}"]
+    for trial, lines in groups.items():
+        for pruning_step in range(1, 6):
+            cells = [f"{trial}, pruning step {pruning_step}"]
             for layer in LAYERS:
-                found = [at(line, cycle, [layer])[0]["ranks"] for line in lines]
+                found = [at(line, pruning_step, [layer])[0]["ranks"] for line in lines]
                 cells.append(", ".join(
                     " -> ".join(f"{mean(r[moment][kind] for r in found):.0f}" for moment in ("before", "after"))
                     for kind in ("numerical", "effective")
                 ))  # fmt: skip
             rows.append(cells)
-        rows.append([f"{cell}, end", *(
+        rows.append([f"{trial}, end", *(
             ", ".join(f"{mean(line['end'][layer][kind] for line in lines):.0f}" for kind in ("numerical", "effective"))
             for layer in LAYERS
         )])  # fmt: skip
@@ -119,12 +123,12 @@ def regrowth(groups: dict[str, list[Line]]) -> str:
             "fc3", "fc4", "validation %", "test %")  # fmt: skip
     rows = []
     kinds = [(kind, name) for kind in ("effective", "numerical") for name in LAYERS]
-    for cell, lines in groups.items():
+    for trial, lines in groups.items():
         for moment in (0, -1):
             found = [line["history"][moment] for line in lines]
             word = f"after {found[0]['epoch']} epochs" if moment else "pruned"
             rows.append([
-                f"{cell}, {word}",
+                f"{trial}, {word}",
                 *(spread([100 * row[key] for row in found]) for key in ("returned", "large")),
                 *(spread([row[name][kind] for row in found], 0) for kind, name in kinds),
                 spread([100 * row["validation_accuracy"] for row in found], 2),
@@ -140,7 +144,7 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
-    """Slope over cycles: the method solid, the random mask of the same size dashed; bars are 95 % intervals."""
+    """Slope over pruning steps: the method solid, the random mask of the same size dashed; bars are 95 % intervals."""
     from matplotlib.figure import Figure
 
     from actprune import analysis
@@ -148,16 +152,16 @@ def plot(by_data: dict[str, dict[str, list[Line]]], path: Path) -> None:
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots(1, len(by_data), squeeze=False)[0]
     for axis, (data, groups) in zip(axes, by_data.items(), strict=True):
-        for shift, (cell, lines) in enumerate(groups.items()):
-            if not cell.endswith("at 90"):
+        for shift, (trial, lines) in enumerate(groups.items()):
+            if not trial.endswith("at 90"):
                 continue
-            colour = COLOURS[cell.removesuffix(" at 90")]
+            colour = COLOURS[trial.removesuffix(" at 90")]
             for mask, style in (("after", "-"), ("random", "--")):
                 per = [[averaged(li, c, lambda r, m=mask: r[m]["slope"]) for li in lines] for c in range(1, 6)]
                 x = [c + 0.06 * shift for c in range(1, 6)]
                 bars = [0.0 if len(v) < 3 else analysis.interval(v).high - mean(v) for v in per]
                 axis.errorbar(x, [mean(v) for v in per], yerr=bars, ls=style, color=colour, lw=1.5, capsize=2,
-                              label=cell if style == "-" else None)  # fmt: skip
+                              label=trial if style == "-" else None)  # fmt: skip
         axis.axhspan(-MARGIN, MARGIN, color="#dddddd", lw=0)
         axis.set(title=data, xlabel="pruning", ylabel="slope of the change (points)")
         axis.set_xticks(range(1, 6))
@@ -177,12 +181,12 @@ def maps(path: Path, data: str = "mnist", seed: int = 0) -> None:
     from spectra import AFTER, folder
 
     rows = {}
-    for cell in ("activation layer", "activation neurons", "magnitude layer"):
-        place = folder(f"{cell} at 90", data, seed) / "released.pt"
+    for trial in ("activation layer", "activation neurons", "magnitude layer"):
+        place = folder(f"{trial} at 90", data, seed) / "released.pt"
         if place.exists():
             stored = torch.load(place, weights_only=True)
             for moment, word in (("before", "pruned"), ("after", "released")):
-                rows[f"{cell}\n{word}"] = {name: stored[moment][name].numpy() for name in LAYERS}
+                rows[f"{trial}\n{word}"] = {name: stored[moment][name].numpy() for name in LAYERS}
     if rows:
         heat_maps(rows, path, f"{data}, seed {seed}, 90 %: |w| before and after {AFTER} epochs without masks")
 
@@ -200,15 +204,15 @@ def write(lines: list[Line]) -> None:
     by_data: dict[str, dict[str, list[Line]]] = {}
     for data in dict.fromkeys(line["data"] for line in lines):
         own = [line for line in lines if line["data"] == data]
-        names = dict.fromkeys(line["cell"] for line in own if line["kind"] == "trained" and line["cell"] != "dense")
-        groups = {cell: [li for li in own if (li["kind"], li["cell"]) == ("trained", cell)] for cell in names}
+        names = dict.fromkeys(line["trial"] for line in own if line["kind"] == "trained" and line["trial"] != "dense")
+        groups = {trial: [li for li in own if (li["kind"], li["trial"]) == ("trained", trial)] for trial in names}
         by_data[data] = groups
         text += [f"\n## {data}\n", accuracies(own), "\n### Slopes\n", slopes(groups), "\n", trend(groups)]
         text += ["\n### The same slopes, median of pairwise slopes (Theil-Sen)\n", slopes(groups, "theil_sen")]
         text += ["\n### The article's convention: what falls to 0.001 or below is dropped\n", slopes(groups, "article")]
         text += ["\n### Which penalty explains the drops\n", EXPLAINED, fits(groups), "\n### Ranks\n", ranks(groups)]
-        back = {cell: [li for li in own if (li["kind"], li["cell"]) == ("released", cell)] for cell in names}
-        text += ["\n### Masks released\n", regrowth({cell: group for cell, group in back.items() if group})]
+        back = {trial: [li for li in own if (li["kind"], li["trial"]) == ("released", trial)] for trial in names}
+        text += ["\n### Masks released\n", regrowth({trial: group for trial, group in back.items() if group})]
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "spectra-table.md").write_text("\n".join(text))
     if shown := {data: groups for data, groups in by_data.items() if groups}:
@@ -218,9 +222,9 @@ def write(lines: list[Line]) -> None:
 
 def accuracies(lines: list[Line]) -> str:
     rows = []
-    for cell in dict.fromkeys(line["cell"] for line in lines if line["kind"] == "trained"):
-        found = [line["summary"] for line in lines if (line["kind"], line["cell"]) == ("trained", cell)]
+    for trial in dict.fromkeys(line["trial"] for line in lines if line["kind"] == "trained"):
+        found = [line["summary"] for line in lines if (line["kind"], line["trial"]) == ("trained", trial)]
         removed = [100 * summary["sparsity_with_unpruned_layers"] for summary in found]
         scores = [[100 * summary[f"{part}_accuracy"] for summary in found] for part in ("validation", "test")]
-        rows.append([cell, str(len(found)), spread(removed, 2), *(spread(values, 2) for values in scores)])
+        rows.append([trial, str(len(found)), spread(removed, 2), *(spread(values, 2) for values in scores)])
     return table(("", "seeds", "removed %", "validation %", "test %"), rows)

@@ -3,8 +3,8 @@
     python benchmarks/unlabelled.py                # what is missing, within --minutes of CPU time, then the report
     python benchmarks/unlabelled.py --report       # only the tables, from the results so far
 
-One line per finished cell goes to docs/results/unlabelled.jsonl; a cell that is there is never computed twice, so a
-second call goes on where the first one stopped. One process, one thread. Parts (first word of a cell's name):
+One line per finished trial goes to docs/results/unlabelled.jsonl; a trial that is there is never computed twice, so a
+second call goes on where the first one stopped. One process, one thread. Parts (first word of a trial's name):
 
     sources      27,000 labelled, 27,000 unlabelled and 6,000 held-out images: accuracy by the images counted on
     overlap      the masks that two drawings of images give for the same dense weights, within and between sources
@@ -24,31 +24,32 @@ from typing import Any
 
 RESULTS = Path("docs/results/unlabelled.jsonl")
 RUNS = Path("runs/unlabelled")
-# The same for every cell: no early stop, so that every cell has the same number of steps.
+# The same for every trial: no early stop, so that every trial has the same number of steps.
 TRAINING = {"model": "article", "optimizer": "sgd", "momentum": 0.9, "lr": 0.05, "lr_schedule": "cosine",
             "weight_decay": 5e-4, "batch_size": 128, "max_epochs": 12, "full_length": True, "patience": 0,
-            "schedule": "cubic", "cycles": 8, "cubic_epochs": 8, "count_images": 1000, "threads": 1}  # fmt: skip
+            "schedule": "cubic", "pruning_steps": 8, "cubic_epochs": 8, "calibration_images": 1000,
+            "threads": 1}  # fmt: skip
 # Squared error per pixel has gradients hundreds of times smaller: adam, which does not mind. An epoch takes four times
-# as long as the classifier's, so there are fewer of them, and of prunings.
+# as long as the classifier's, so there are fewer of them, and of pruning steps.
 REBUILDING = {"task": "autoencode", "model": "autoencoder", "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0,
-              "batch_size": 256, "max_epochs": 8, "cycles": 5, "cubic_epochs": 5}  # fmt: skip
+              "batch_size": 256, "max_epochs": 8, "pruning_steps": 5, "cubic_epochs": 5}  # fmt: skip
 ALL, HIDDEN = 320_700, 320_200  # kernel weights, with and without the output layer, which nobody prunes here
 SPARSITIES = {"90": 0.9 * ALL / HIDDEN, "98.94": 0.9894 * ALL / HIDDEN}
 HALF = 27_000
 SOURCES = ("train", "validation", "unlabelled")
 DATA = ("mnist", "fashion-mnist")
-Cell = tuple[str, str, int]  # name, data set, seed
+Trial = tuple[str, str, int]  # name, data set, seed
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """Name of a cell -> what distinguishes its RunConfig."""
+    """Name of a trial -> what distinguishes its RunConfig."""
     hidden_only = {"options": {"skip_output": True}}
     found: dict[str, dict[str, Any]] = {"sources dense": {"labels": HALF, "method": "magnitude", "sparsity": 0.0}}
     for removed, sparsity in SPARSITIES.items():
         for source in SOURCES:
             name = f"sources {removed} {source} 1000"
-            found[name] = {"labels": HALF, "method": "activation", "sparsity": sparsity, "count_from": source}
-        few = {"labels": HALF, "method": "activation", "sparsity": sparsity, "count_images": 32}
+            found[name] = {"labels": HALF, "method": "activation", "sparsity": sparsity, "calibration_from": source}
+        few = {"labels": HALF, "method": "activation", "sparsity": sparsity, "calibration_images": 32}
         found[f"sources {removed} train 32"] = few
         same = {"labels": HALF, "method": "magnitude", "sparsity": sparsity, **hidden_only}
         found[f"sources {removed} magnitude"] = same
@@ -56,7 +57,7 @@ def settings() -> dict[str, dict[str, Any]]:
         base = {"labels": labels, "semi": semi, "sparsity": SPARSITIES[removed]}
         for source in ("train", "unlabelled"):
             name = f"few {labels} {semi} {removed} activation {source}"
-            found[name] = {**base, "method": "activation", "count_from": source}
+            found[name] = {**base, "method": "activation", "calibration_from": source}
         found[f"few {labels} {semi} {removed} magnitude -"] = {**base, "method": "magnitude", **hidden_only}
     for labels, semi in itertools.product((100, 1000), ("none", "pseudo")):
         found[f"few {labels} {semi} 0 dense -"] = {
@@ -72,8 +73,8 @@ def settings() -> dict[str, dict[str, Any]]:
     return found
 
 
-def plan() -> list[Cell]:
-    """The cells to compute, the most telling first: when the time is spent, the rest is missing, and said so."""
+def plan() -> list[Trial]:
+    """The trials to compute, the most telling first: when the time is spent, the rest is missing, and said so."""
     every = settings()
     sources = [name for name in every if name.startswith("sources 98.94") and "magnitude" not in name]
     few = [name for name in every if name.startswith("few 100 ") and " 98.94 " in name]
@@ -99,21 +100,21 @@ def plan() -> list[Cell]:
     return order
 
 
-def one(cell: Cell) -> dict[str, Any]:
-    """Compute one cell and return its line. A refusal by the method is a result, not a crash."""
+def one(trial: Trial) -> dict[str, Any]:
+    """Compute one trial and return its line. A refusal by the method is a result, not a crash."""
     from actprune.errors import ActpruneError
     from actprune.lab import RunConfig, run
 
-    name, data, seed = cell
-    line: dict[str, Any] = {"cell": name, "data": data, "seed": seed}
+    name, data, seed = trial
+    line: dict[str, Any] = {"trial": name, "data": data, "seed": seed}
     begun = time.process_time()
     try:
         if name == "overlap":
             line["overlap"] = overlap(data, seed)
         else:
             config = RunConfig(data=data, seed=seed, **{**TRAINING, **settings()[name]})
-            line["summary"] = run(config, folder(*cell), overwrite=True, plots=name.startswith("autoencoder")).summary
-            shutil.rmtree(folder(*cell) / "checkpoints", ignore_errors=True)
+            line["summary"] = run(config, folder(*trial), overwrite=True, plots=name.startswith("autoencoder")).summary
+            shutil.rmtree(folder(*trial) / "checkpoints", ignore_errors=True)
     except ActpruneError as error:
         line["refused"] = f"{type(error).__name__}: {error}"
     line["cpu_seconds"] = round(time.process_time() - begun, 1)
@@ -140,7 +141,7 @@ def overlap(data: str, seed: int) -> list[dict[str, Any]]:
         kept: dict[tuple[str, int, int], Any] = {}
         common = {**TRAINING, "data": data, "seed": seed, "labels": HALF, "schedule": "before", "sparsity": sparsity}
         for source, images, drawing in itertools.product(SOURCES, (32, 1000), (0, 1)):
-            setup = build(RunConfig(**{**common, "method": "activation", "count_from": source}))
+            setup = build(RunConfig(**{**common, "method": "activation", "calibration_from": source}))
             kept[source, images, drawing] = masks(setup, weights, images, drawing)
         setup = build(RunConfig(**{**common, "method": "magnitude", "options": {"skip_output": True}}))
         kept["magnitude", 0, 0] = masks(setup, weights, 0, 0)
@@ -154,11 +155,11 @@ def masks(setup: Any, weights: dict[str, Any], images: int, drawing: int) -> Any
     """One pruning of these weights, counting on images of a drawing of its own: what is kept, all layers flat."""
     import torch
 
-    from actprune.lab.train import observe_images
+    from actprune.lab.train import calibrate
 
     setup.model.load_state_dict(weights)
     if images:
-        observe_images(setup, 1000 + drawing, images)  # an epoch that training never reached: images it never drew
+        calibrate(setup, 1000 + drawing, images)  # an epoch that training never reached: images it never drew
     setup.pruner.prune()
     return torch.cat([mask.flatten() for name, mask in setup.pruner.masks.items() if not bool(mask.all())])
 
@@ -173,26 +174,30 @@ def done() -> list[dict[str, Any]]:
 
 
 def sweep(only: list[str], data: list[str], minutes: float) -> None:
-    """Compute what is missing until the CPU time is spent; a cell that began is finished."""
-    have = {(line["cell"], line["data"], line["seed"]) for line in done()}
-    todo = [cell for cell in plan() if cell not in have and cell[1] in data and any(part in cell[0] for part in only)]
-    for number, cell in enumerate(todo, 1):
+    """Compute what is missing until the CPU time is spent; a trial that began is finished."""
+    have = {(line["trial"], line["data"], line["seed"]) for line in done()}
+    todo = [
+        trial for trial in plan() if trial not in have and trial[1] in data and any(part in trial[0] for part in only)
+    ]
+    for number, trial in enumerate(todo, 1):
         if time.process_time() > 60 * minutes:
-            print(f"{60 * minutes:.0f} s of CPU time are spent; {len(todo) - number + 1} cells are left")
+            print(f"{60 * minutes:.0f} s of CPU time are spent; {len(todo) - number + 1} trials are left")
             return
-        line = one(cell)
+        line = one(trial)
         with RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
         found = line.get("summary", {})
         told = f"test {found['test_accuracy']:.4f}" if found else str(line.get("refused", "compared"))[:200]
-        print(f"{number}/{len(todo)} {cell[1]} seed {cell[2]} {cell[0]}: {told}, {line['cpu_seconds']} s", flush=True)
+        print(
+            f"{number}/{len(todo)} {trial[1]} seed {trial[2]} {trial[0]}: {told}, {line['cpu_seconds']} s", flush=True
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cells whose name contains one of these, with commas")
+    parser.add_argument("--only", default="", help="trials whose name contains one of these, with commas")
     parser.add_argument("--data", default=",".join(DATA), help="data sets, with commas")
-    parser.add_argument("--minutes", type=float, default=25.0, help="CPU time after which no new cell is begun")
+    parser.add_argument("--minutes", type=float, default=25.0, help="CPU time after which no new trial is begun")
     parser.add_argument("--report", action="store_true", help="only write the tables")
     options = parser.parse_args()
     if not options.report:

@@ -14,7 +14,7 @@ Line = dict[str, Any]
 def write(lines: list[Line], plan: list[tuple[str, str, int]]) -> None:
     """docs/results/unlabelled-table.md: one table per part, and what of the plan is missing."""
     text = [
-        "# Pruning without labels: every cell\n",
+        "# Pruning without labels: every trial\n",
         "Made by `python benchmarks/unlabelled.py`. Mean ± standard deviation over seeds, n = number of seeds. The",
         "test set is read once per run, for the weights of the epoch with the lowest validation loss after the last",
         "pruning.\n",
@@ -30,13 +30,13 @@ def write(lines: list[Line], plan: list[tuple[str, str, int]]) -> None:
 def sources(lines: list[Line]) -> list[str]:
     """Accuracy by the images counted on."""
     rows = []
-    for cell, data, found in grouped(lines, "sources"):
-        removed = cell.split()[1]
-        rest = " ".join(cell.split()[2:])
+    for trial, data, found in grouped(lines, "sources"):
+        removed = trial.split()[1]
+        rest = " ".join(trial.split()[2:])
         known = "nothing counted" if rest in ("", "magnitude") else f"{rest} images"
         method = "dense" if removed == "dense" else "magnitude" if rest == "magnitude" else "activation"
         rows.append([data, removed.replace("dense", "0"), method, known, *accuracies(found)])
-    head = ["data", "asked %", "method", "counted on", "obtained %, all kernels", "validation %", "test %", "n"]
+    head = ["data", "target %", "method", "counted on", "actual %, all kernels", "validation %", "test %", "n"]
     return [
         "## Where the counted images come from (27,000 labels, article's network)\n",
         *table(head, sorted(rows)),
@@ -47,8 +47,8 @@ def sources(lines: list[Line]) -> list[str]:
 def few(lines: list[Line]) -> list[str]:
     """Few labels: alone, or with pseudo-labels."""
     rows = []
-    for cell, data, found in grouped(lines, "few"):
-        _, labels, semi, removed, method, source = cell.split()
+    for trial, data, found in grouped(lines, "few"):
+        _, labels, semi, removed, method, source = trial.split()
         known = {"train": "the labelled", "unlabelled": "the unlabelled", "-": "nothing"}[source]
         rows.append([data, labels, {"none": "labels alone", "pseudo": "pseudo-labels"}[semi], removed, method, known,
                      *accuracies(found)])  # fmt: skip
@@ -57,10 +57,10 @@ def few(lines: list[Line]) -> list[str]:
         "data",
         "labels",
         "training",
-        "asked %",
+        "target %",
         "method",
         "counted on",
-        "obtained %, all kernels",
+        "actual %, all kernels",
         "validation %",
         "test %",
         "n",
@@ -71,16 +71,16 @@ def few(lines: list[Line]) -> list[str]:
 def autoencoders(lines: list[Line]) -> list[str]:
     """Reconstruction error and explained variance."""
     rows = []
-    for cell, data, found in grouped(lines, "autoencoder"):
-        _, removed, method = cell.split()
+    for trial, data, found in grouped(lines, "autoencoder"):
+        _, removed, method = trial.split()
         rows.append([
-            data, removed, method, spread(found, "obtained", 2, 100), spread(found, all_weights, 2, 100),
+            data, removed, method, spread(found, "actual", 2, 100), spread(found, all_weights, 2, 100),
             spread(found, "test_loss", 5), spread(found, "test_accuracy", 4), str(len(found)),
         ])  # fmt: skip
     rows.sort(key=lambda row: (row[0], float(row[1]), row[2]))
     head = [
         "data",
-        "asked %",
+        "target %",
         "method",
         "removed of prunable %",
         "removed of all %",
@@ -120,25 +120,25 @@ def overlaps(lines: list[Line]) -> list[str]:
 
 def missing(lines: list[Line], plan: list[tuple[str, str, int]]) -> list[str]:
     """What the plan has and the results have not, refusals included."""
-    have = {(line["cell"], line["data"], line["seed"]) for line in lines}
+    have = {(line["trial"], line["data"], line["seed"]) for line in lines}
     left = [f"{name} ({data}, seed {seed})" for name, data, seed in plan if (name, data, seed) not in have]
     refused = [
-        f"- {line['cell']} ({line['data']}, seed {line['seed']}): {line['refused']}"
+        f"- {line['trial']} ({line['data']}, seed {line['seed']}): {line['refused']}"
         for line in lines
         if "refused" in line
     ]
     spent = sum(line["cpu_seconds"] for line in lines)
-    text = [f"{len(have)} of {len(have) + len(left)} planned cells, {spent / 60:.1f} minutes of CPU time.", *refused]
+    text = [f"{len(have)} of {len(have) + len(left)} planned trials, {spent / 60:.1f} minutes of CPU time.", *refused]
     return [*text, *([f"Not computed: {'; '.join(left)}."] if left else [])]
 
 
 def grouped(lines: list[Line], part: str) -> Iterable[tuple[str, str, list[Line]]]:
-    """(cell, data, summaries) of a part, seeds together."""
+    """(trial, data, summaries) of a part, seeds together."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        if line["cell"].split()[0] == part and "summary" in line:
-            groups.setdefault((line["cell"], line["data"]), []).append(line["summary"])
-    return [(cell, data, found) for (cell, data), found in groups.items()]
+        if line["trial"].split()[0] == part and "summary" in line:
+            groups.setdefault((line["trial"], line["data"]), []).append(line["summary"])
+    return [(trial, data, found) for (trial, data), found in groups.items()]
 
 
 def accuracies(found: list[Line]) -> list[str]:

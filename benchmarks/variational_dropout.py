@@ -45,7 +45,7 @@ def variants(net: str) -> dict[str, dict[str, Any]]:
 
 
 def one(net: str, variant: str, seed: int) -> Line:
-    """Run one cell. A refusal by the method (a layer that would be emptied) is a result, not a crash."""
+    """Run one trial. A refusal by the method (a layer that would be emptied) is a result, not a crash."""
     from actprune.errors import ActpruneError
     from actprune.lab import RunConfig, run
 
@@ -111,16 +111,16 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the table")
     options = parser.parse_args()
     have = {(line["net"], line["variant"], line["seed"]) for line in done()}
-    cells = [(net, name, int(seed)) for seed in options.seeds.split(",") for net in NETS for name in variants(net)]
-    for cell in [] if options.report else cells:
-        if cell in have or options.only not in cell[0] or options.variant not in ("", cell[1]):
+    trials = [(net, name, int(seed)) for seed in options.seeds.split(",") for net in NETS for name in variants(net)]
+    for trial in [] if options.report else trials:
+        if trial in have or options.only not in trial[0] or options.variant not in ("", trial[1]):
             continue
-        line = one(*cell)
+        line = one(*trial)
         with RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
         result = line.get("summary", {})
         print(
-            f"{cell[0]}, {cell[1]}, seed {cell[2]}: "
+            f"{trial[0]}, {trial[1]}, seed {trial[2]}: "
             + (line.get("refused") or f"{result['compression']:.1f}x, error {1 - result['test_accuracy']:.2%}"),
             flush=True,
         )

@@ -17,7 +17,7 @@ from actprune.testing import small_data, small_net
 RECIPES = {
     "activation": lambda: methods.activation(0.6),
     "activation neurons": lambda: methods.activation(0.6, score="neuron"),
-    "live": lambda: methods.activation(0.6, cycles=2),
+    "live": lambda: methods.activation(0.6, pruning_steps=2),
     "wanda": lambda: methods.wanda(0.5),
     "snip": lambda: methods.snip(0.6),
     "magnitude": lambda: methods.magnitude(0.6),
@@ -25,7 +25,7 @@ RECIPES = {
     "lamp": lambda: methods.lamp(0.6),
     "surgery": lambda: methods.dns(0.6, schedule=EqualSurvivors(2)),
     "surgery by thresholds": lambda: methods.dns_thresholds(0.0, schedule=EqualSurvivors(2)),
-    "tickets": lambda: methods.lottery(0.6, cycles=2),
+    "tickets": lambda: methods.lottery(0.6, pruning_steps=2),
 }
 
 

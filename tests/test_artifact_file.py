@@ -17,7 +17,7 @@ from actprune.program import Program, Ref, Step, export
 from artifacts import mlp, program
 
 pytest.importorskip("constriction")
-ABOUT = {"method": "activation", "recipe": {"sparsity": 0.9}, "accuracy": {"asked": 0.98, "obtained": 0.981}}
+ABOUT = {"method": "activation", "recipe": {"sparsity": 0.9}, "accuracy": {"target": 0.98, "actual": 0.981}}
 
 
 class Conv(nn.Module):

@@ -19,7 +19,7 @@ from actprune.lab.setup import build
 from actprune.lab.task import Autoencode, Classify, task_of
 
 SMALL = {"task": "autoencode", "model": "autoencoder", "hidden": (32, 12, 32), "optimizer": "adam", "lr": 0.003,
-         "max_epochs": 4, "sparsity": 0.6, "schedule": "cubic", "cycles": 2, "cubic_epochs": 2, "threads": 1,
+         "max_epochs": 4, "sparsity": 0.6, "schedule": "cubic", "pruning_steps": 2, "cubic_epochs": 2, "threads": 1,
          "batch_size": 32}  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_a_run_says_what_its_figures_are(finished):
     assert found["task"] == "autoencode"
     assert found["score_name"] == "explained variance"
     assert found["loss_name"] == "mean squared error per pixel"
-    assert found["obtained"] == pytest.approx(0.6, abs=0.01)
+    assert found["actual"] == pytest.approx(0.6, abs=0.01)
     x, y = load("digits").test
     task = task_of("autoencode", load("digits"))
     assert isinstance(task, Autoencode)
@@ -127,23 +127,23 @@ def test_every_method_prunes_it_without_a_label(tmp_path, monkeypatch, method):
 def test_prunings_can_wait_for_explained_variance(tmp_path):
     wanted = config(schedule="accuracy", start_at=0.2, retrain_to=0.5, max_epochs=12, stop_at=1.0, patience=0)
     summary = run(wanted, tmp_path / "run", plots=False).summary
-    assert summary["prunings_done"] == 2
+    assert summary["pruning_steps_done"] == 2
     short = run(config(schedule="accuracy", start_at=0.98), tmp_path / "short", plots=False).summary
     assert "explained variance did not reach" in short["remark"]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, finished):
     run(config(), tmp_path / "again", plots=False)
-    again = resume(tmp_path / "again", checkpoint="cycle-01", plots=False)
+    again = resume(tmp_path / "again", checkpoint="pruning-step-01", plots=False)
     for name in ("metrics.jsonl", "model.safetensors", "masks.safetensors"):
         assert (again.folder / name).read_bytes() == (finished.folder / name).read_bytes()
 
 
 def test_a_gradient_method_uses_the_reconstruction_error():
-    from actprune.lab.train import observe_images
+    from actprune.lab.train import calibrate
 
-    setup = build(config(method="snip", schedule="before", count_from="validation"))
-    observe_images(setup, 0, 16)
+    setup = build(config(method="snip", schedule="before", calibration_from="validation"))
+    calibrate(setup, 0, 16)
     setup.pruner.prune()
     assert setup.pruner.sparsity == pytest.approx(0.6, abs=0.01)
 
@@ -154,7 +154,7 @@ def test_a_gradient_method_uses_the_reconstruction_error():
         ({"model": "article", "hidden": None}, DataError, "model='autoencoder'"),
         ({"task": "classify"}, DataError, r"\(batch, 10\)"),
         ({"labels": 100}, RecipeError, "reads no label"),
-        ({"count_from": "unlabelled"}, RecipeError, "count_from='train'"),
+        ({"calibration_from": "unlabelled"}, RecipeError, "calibration_from='train'"),
         ({"task": "generate"}, RecipeError, "task='generate' cannot be used"),
     ],
 )
@@ -177,11 +177,12 @@ def test_shipping_an_autoencoder(tmp_path, finished):
 
 def test_the_terminal_says_explained_variance(tmp_path):
     arguments = ["run", "--task", "autoencode", "--model", "autoencoder", "--hidden", "16", "--optimizer", "adam",
-                 "--lr", "0.003", "--schedule", "cubic", "--cycles", "1", "--epochs", "2", "--no-plots", "--count-from",
+                 "--lr", "0.003", "--schedule", "cubic", "--pruning-steps", "1", "--epochs", "2", "--no-plots",
+                 "--calibration-from",
                  "validation", "--out", str(tmp_path / "run")]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "test explained variance" in result.output
     assert "accuracy" not in result.output
     assert "of all layers' weights" in result.output  # the output layer is left alone, and is half of them
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["count_from"] == "validation"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["calibration_from"] == "validation"

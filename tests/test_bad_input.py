@@ -52,7 +52,7 @@ def test_bad_input_is_refused_and_changes_nothing():
         with pytest.raises(RecipeError):
             methods.activation(wrong)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
-    assert pruner.state.cycle == 0
+    assert pruner.state.pruning_step == 0
     assert not pruner.masks
 
 
@@ -84,5 +84,5 @@ def test_a_model_without_prunable_layers():
 
 def test_a_second_prune_of_a_finished_recipe_says_so():
     _, pruner = pruned(methods.magnitude(0.5, schedule=OneShot()))
-    with pytest.raises(RecipeError, match="prunings of this recipe are done"):
+    with pytest.raises(RecipeError, match="pruning steps of this recipe are done"):
         pruner.prune()

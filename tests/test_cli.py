@@ -12,7 +12,8 @@ from actprune.lab.cli.main import app
 
 QUICK = [
     "run", "--model", "mlp", "--hidden", "24,16", "--lr", "0.1", "--batch-size", "32", "--epochs", "12",
-    "--cycles", "2", "--start-at", "0.5", "--retrain-to", "0.9", "--sparsity", "0.5", "--threads", "1", "--no-plots",
+    "--pruning-steps", "2", "--start-at", "0.5", "--retrain-to", "0.9", "--sparsity", "0.5", "--threads", "1",
+    "--no-plots",
 ]  # fmt: skip
 
 
@@ -48,8 +49,8 @@ def test_run_ends_with_one_table_and_the_folder(tmp_path):
     assert result.exit_code == 0, result.output
     text = plain(result.output)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert "pruning 2: asked 50.00%, obtained 50.00%" in text
-    for line in ("weights removed 50.00 % 50.00 %", "compression 2.0x 2.0x", "prunings 2 2"):
+    assert "pruning step 2: target 50.00%, actual 50.00%" in text
+    for line in ("weights removed 50.00 % 50.00 %", "compression 2.0x 2.0x", "pruning steps 2 2"):
         assert line in text
     accuracy = f"{100 * summary['test_accuracy']:.2f} %"
     assert f"test accuracy - {accuracy}" in text  # the test set is read once, at the end

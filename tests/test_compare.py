@@ -1,4 +1,4 @@
-"""The field of a comparison: the same budget, steps and cells for everybody."""
+"""The field of a comparison: the same budget, steps and trials for everybody."""
 
 import json
 
@@ -6,35 +6,35 @@ import pytest
 
 from actprune.errors import CheckpointError, RecipeError
 from actprune.lab import RunConfig
-from actprune.lab.compare import ENTRANTS, Training, cells_of, chosen, store, sweep
+from actprune.lab.compare import BASELINES, Training, chosen, store, sweep, trials_of
 from actprune.lab.compare.article import ERRORS, ROWS, pairs
-from actprune.lab.compare.cells import identity
-from actprune.lab.compare.entrants import DENSE, LITERAL, available
+from actprune.lab.compare.baselines import DENSE, LITERAL, available
 from actprune.lab.compare.sizes import sizes_of
+from actprune.lab.compare.trials import identity
 
 QUICK = Training(epochs=4)
 WHOLE_UNITS = {"activation-neuron", "apoz"}  # a unit costs several weights
-WITH_ORPHANS = {name for name in ENTRANTS if name.startswith("activation")}  # an orphan may cost several
+WITH_DEAD = {name for name in BASELINES if name.startswith("activation")}  # a dead weight may cost several
 
 
 def planned(names=("magnitude-global",), sparsities=(0.9,), seeds=(0,), training=QUICK):
-    entrants = [(entrant, sparsity) for sparsity in sparsities for entrant in chosen(names)]
-    return cells_of(["digits"], ["lenet-300-100"], entrants, seeds, training)
+    baselines = [(baseline, sparsity) for sparsity in sparsities for baseline in chosen(names)]
+    return trials_of(["digits"], ["lenet-300-100"], baselines, seeds, training)
 
 
 @pytest.fixture(scope="module")
 def field(tmp_path_factory):
-    """Every entrant, once."""
+    """Every baseline, once."""
     swept = sweep(planned(["all"]), tmp_path_factory.mktemp("field"))
     assert not swept.failed
-    return {row["entrant"]: row for row in swept.rows}
+    return {row["baseline"]: row for row in swept.rows}
 
 
-def test_all_entrants_train_the_same_steps_unless_their_row_says_otherwise(field):
+def test_all_baselines_train_the_same_steps_unless_their_row_says_otherwise(field):
     budget = 4 * sizes_of("digits", "lenet-300-100").steps(QUICK.batch_size)
     assert set(field) == {"dense", *available()}
     for name, row in field.items():
-        lengths = 1 if name == "dense" else ENTRANTS[name].lengths
+        lengths = 1 if name == "dense" else BASELINES[name].lengths
         assert row["status"] == "ok", row["reason"]
         assert row["steps"] == budget * lengths, name
         assert row["steps_relative"] == lengths
@@ -46,7 +46,7 @@ def test_everybody_ends_with_the_same_number_of_weights_of_the_whole_network(fie
     for name, row in field.items():
         wanted = whole if name == "dense" else round(0.1 * whole)
         assert row["weights"] == whole
-        if name in WHOLE_UNITS | WITH_ORPHANS:
+        if name in WHOLE_UNITS | WITH_DEAD:
             assert wanted * (0.9 if name in WHOLE_UNITS else 0.995) <= row["kept"] <= wanted, name
         else:
             assert row["kept"] == wanted, name
@@ -63,10 +63,10 @@ def test_rows_are_flat_and_complete(field):
     assert all(row["storage_bytes"] is None for name, row in field.items() if name != "deep-compression")
 
 
-def test_a_cell_is_its_whole_configuration_and_not_its_label():
+def test_a_trial_is_its_whole_configuration_and_not_its_label():
     (_, one), (_, other) = planned(), planned(training=Training(epochs=4, lr=QUICK.lr / 2))
     assert one.id != other.id
-    assert len({cell.id for cell in planned(["all"], (0.9, 0.95), (0, 1))}) == 2 * (1 + 2 * len(available()))
+    assert len({trial.id for trial in planned(["all"], (0.9, 0.95), (0, 1))}) == 2 * (1 + 2 * len(available()))
     assert planned()[1].id == one.id
 
 
@@ -78,18 +78,18 @@ def test_a_field_that_run_config_gains_later_does_not_change_old_identities():
     assert grown.model_fields["later"].default == 3
 
 
-def test_cells_come_seed_by_seed_with_the_dense_references_first():
-    cells = planned(["magnitude-global", "snip"], (0.9, 0.95), (3, 1))
-    order = [(cell.seed, cell.entrant.name, cell.sparsity) for cell in cells]
+def test_trials_come_seed_by_seed_with_the_dense_references_first():
+    trials = planned(["magnitude-global", "snip"], (0.9, 0.95), (3, 1))
+    order = [(trial.seed, trial.baseline.name, trial.sparsity) for trial in trials]
     assert order[:5] == [(3, "dense", 0.0), (3, "magnitude-global", 0.9), (3, "snip", 0.9),
                          (3, "magnitude-global", 0.95), (3, "snip", 0.95)]  # fmt: skip
     assert [seed for seed, *_ in order] == [3] * 5 + [1] * 5
 
 
 def test_a_sparsity_that_leaves_nothing_but_the_output_layer_is_refused_not_crashed(tmp_path):
-    cells = planned(["activation", "magnitude-global"], (0.985,))
-    swept = sweep(cells, tmp_path)
-    rows = {row["entrant"]: row for row in swept.rows}
+    trials = planned(["activation", "magnitude-global"], (0.985,))
+    swept = sweep(trials, tmp_path)
+    rows = {row["baseline"]: row for row in swept.rows}
     assert rows["magnitude-global"]["status"] == "ok"
     assert rows["activation"]["status"] == "refused"
     assert "output layer" in rows["activation"]["reason"]
@@ -118,20 +118,20 @@ def test_training_needs_an_epoch_to_recover():
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 5, 7, 12, 20])
-def test_every_entrant_can_be_planned_for_any_budget(epochs):
-    cells = planned(["all", LITERAL.name], training=Training(epochs=epochs))
-    assert {cell.config.max_epochs for cell in cells if cell.entrant.lengths == 1} == {epochs}
+def test_every_baseline_can_be_planned_for_any_budget(epochs):
+    trials = planned(["all", LITERAL.name], training=Training(epochs=epochs))
+    assert {trial.config.max_epochs for trial in trials if trial.baseline.lengths == 1} == {epochs}
 
 
 def test_the_articles_rows():
-    found = {(entrant.name, sparsity) for entrant, sparsity in pairs(None, None)}
+    found = {(baseline.name, sparsity) for baseline, sparsity in pairs(None, None)}
     printed = {("activation", 0.9894), ("activation-layer", 0.9894), ("activation-literal", 0.9), ("han", 0.92),
                ("deep-compression", 0.92), ("dns", 0.982), ("lottery", 0.865),
                ("variational-dropout", 0.8603)}  # fmt: skip
     assert printed <= found
-    assert {(row.entrant, 0.9894) for row in ROWS} <= found
+    assert {(row.baseline, 0.9894) for row in ROWS} <= found
     assert {s for _, s in pairs(None, [0.7])} == {0.7}
-    assert [entrant.name for entrant, _ in pairs(chosen(["han"]), None)] == ["han", "han"]
+    assert [baseline.name for baseline, _ in pairs(chosen(["han"]), None)] == ["han", "han"]
     assert "68x" in ERRORS
 
 
@@ -140,7 +140,7 @@ def test_the_articles_rows():
 
 def line(identity):
     """The least that a row has."""
-    return {"id": identity, "data": "digits", "model": "mlp", "entrant": "lamp", "seed": 0, "asked": 0.9,
+    return {"id": identity, "data": "digits", "model": "mlp", "baseline": "lamp", "seed": 0, "target": 0.9,
             "training": "4 epochs", "status": "refused"}  # fmt: skip
 
 
@@ -175,5 +175,5 @@ def test_a_line_that_is_no_row_is_named(tmp_path, damaged):
 
 
 def test_the_dense_reference_is_there_without_asking():
-    cells = planned(["snip"], (0.9,), (0, 1))
-    assert [cell.seed for cell in cells if cell.entrant is DENSE] == [0, 1]
+    trials = planned(["snip"], (0.9,), (0, 1))
+    assert [trial.seed for trial in trials if trial.baseline is DENSE] == [0, 1]

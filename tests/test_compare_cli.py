@@ -16,16 +16,16 @@ def test_computes_reports_and_goes_on(tmp_path):
     command = [*COMMON, "--methods", "snip", "--sparsities", "0.9", "--out", tmp_path]
     planned = invoke(*command, "--dry-run")
     assert planned.exit_code == 0
-    assert "2 cells, 2 to compute: no finished cell to estimate 2 of them from" in planned.output
+    assert "2 trials, 2 to compute: no finished trial to estimate 2 of them from" in planned.output
     first = invoke(*command)
     assert first.exit_code == 0, first.output
-    assert "2 cells to compute, 0 there already" in first.output
+    assert "2 trials to compute, 0 there already" in first.output
     assert "1/2 digits, lenet-300-100, seed 0: dense: test" in first.output
     assert (tmp_path / "accuracy.png").exists()
     again = invoke(*command)
-    assert "0 cells to compute, 2 there already" in again.output
+    assert "0 trials to compute, 2 there already" in again.output
     more = invoke(*command, "--seeds", "2", "--dry-run")
-    assert "4 cells, 2 to compute: about" in more.output
+    assert "4 trials, 2 to compute: about" in more.output
     (tmp_path / "table.md").unlink()
     assert invoke("compare", "--report", tmp_path, "--points", "0.3").exit_code == 0
     assert "0.3 points below" in (tmp_path / "table.md").read_text()

@@ -1,4 +1,4 @@
-"""The same cells over Ray."""
+"""The same trials over Ray."""
 
 import os
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from actprune.errors import RuntimePathError
-from actprune.lab.compare import Training, cells_of, chosen, sweep
+from actprune.lab.compare import Training, chosen, sweep, trials_of
 
 TIMES = {"seconds", "cpu_seconds"}
 
@@ -18,8 +18,8 @@ def timeless(rows):
 
 
 def planned():
-    entrants = [(entrant, 0.9) for entrant in chosen(["magnitude-global"])]
-    return cells_of(["digits"], ["lenet-300-100"], entrants, [0], Training(epochs=2))
+    baselines = [(baseline, 0.9) for baseline in chosen(["magnitude-global"])]
+    return trials_of(["digits"], ["lenet-300-100"], baselines, [0], Training(epochs=2))
 
 
 @pytest.mark.filterwarnings("ignore")

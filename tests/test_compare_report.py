@@ -2,26 +2,26 @@
 
 import pytest
 
-from actprune.lab.compare.digest import panels
+from actprune.lab.compare.aggregate import panels
 from actprune.lab.report import compare_article, compare_table
 from actprune.lab.report.compare import write
 from actprune.lab.report.compare_plot import accuracy
 
 
-def row(entrant, asked, seed, test, validation=None, **more):
-    kept = round((1 - asked) * 10_000)
+def row(baseline, target, seed, test, validation=None, **more):
+    kept = round((1 - target) * 10_000)
     return {
-        "id": f"{entrant}-{asked}-{seed}", "data": "digits", "model": "mlp", "training": "20 epochs, lr 0.05",
-        "entrant": entrant, "asked": asked, "seed": seed, "status": "ok", "reason": None, "weights": 10_000,
-        "kept": kept, "obtained": asked, "compression": 10_000 / kept, "flop_kept": kept / 10_000,
+        "id": f"{baseline}-{target}-{seed}", "data": "digits", "model": "mlp", "training": "20 epochs, lr 0.05",
+        "baseline": baseline, "target": target, "seed": seed, "status": "ok", "reason": None, "weights": 10_000,
+        "kept": kept, "actual": target, "compression": 10_000 / kept, "flop_kept": kept / 10_000,
         "steps_relative": 1.0,
         "test_accuracy": test, "validation_accuracy": test if validation is None else validation, "cpu_seconds": 12.0,
         "storage_bytes": None, "dense_bytes": 40_000, **more,
     }  # fmt: skip
 
 
-def refused(entrant, asked, seed):
-    short = {key: value for key, value in row(entrant, asked, seed, 0).items() if not key.endswith("accuracy")}
+def refused(baseline, target, seed):
+    short = {key: value for key, value in row(baseline, target, seed, 0).items() if not key.endswith("accuracy")}
     return {**short, "status": "refused", "reason": "LayerCollapseError: fc1 would be emptied"}
 
 
@@ -52,8 +52,8 @@ def test_mean_spread_change_best_and_ties():
     assert list(body) == ["lamp", "random", "snip"]  # the order of the field, not that of finishing
 
 
-def test_an_entrant_that_kept_more_than_asked_cannot_win():
-    rows = [*ROWS, *[row("apoz", 0.9, seed, 0.99, kept=1500, obtained=0.85) for seed in range(3)]]
+def test_a_baseline_that_kept_more_than_asked_cannot_win():
+    rows = [*ROWS, *[row("apoz", 0.9, seed, 0.99, kept=1500, actual=0.85) for seed in range(3)]]
     _, body = table(rows)
     assert body["lamp"][1].startswith("**")
     assert body["apoz"][1] == "99.00 ± 0.00 (+0.80) (kept 15.00 %)"
@@ -87,7 +87,7 @@ def test_sparsity_at_equal_accuracy_goes_by_validation_alone():
     (panel,) = panels(rows)
     found = panel.equal("lamp", 0.005)
     assert found is not None
-    assert found.asked == 0.9
+    assert found.target == 0.9
     assert panel.equal("snip", 0.005) is None
     lines = compare_table.equal_lines(panel, 0.005)
     assert lines[1][:4] == ["lamp", "90 %", "10.0x", "1,000"]

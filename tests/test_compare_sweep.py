@@ -11,7 +11,7 @@ import pytest
 
 from actprune.errors import CheckpointError, DataError
 from actprune.lab import run
-from actprune.lab.compare import Training, cells_of, chosen, pool, store, sweep, work
+from actprune.lab.compare import Training, chosen, pool, store, sweep, trials_of, work
 from actprune.lab.listener import Silent
 
 TIMES = {"seconds", "cpu_seconds"}
@@ -19,8 +19,8 @@ QUICK = Training(epochs=3)
 
 
 def planned(names=("magnitude-global",), sparsities=(0.9,), seeds=(0,), model="lenet-300-100", data="digits"):
-    entrants = [(entrant, sparsity) for sparsity in sparsities for entrant in chosen(names)]
-    return cells_of([data], [model], entrants, seeds, QUICK)
+    baselines = [(baseline, sparsity) for sparsity in sparsities for baseline in chosen(names)]
+    return trials_of([data], [model], baselines, seeds, QUICK)
 
 
 def timeless(rows):
@@ -30,15 +30,15 @@ def timeless(rows):
 
 
 def refuse_to_work(*_, **__):
-    raise AssertionError("this cell was computed already")
+    raise AssertionError("this trial was computed already")
 
 
-def test_a_cell_is_never_computed_twice(tmp_path, monkeypatch):
-    cells = planned()
-    first = sweep(cells, tmp_path)
+def test_a_trial_is_never_computed_twice(tmp_path, monkeypatch):
+    trials = planned()
+    first = sweep(trials, tmp_path)
     before = (tmp_path / store.NAME).read_bytes()
     monkeypatch.setattr(pool, "work", refuse_to_work)
-    again = sweep(cells, tmp_path)
+    again = sweep(trials, tmp_path)
     assert again.rows == first.rows
     assert not again.failed
     assert (tmp_path / store.NAME).read_bytes() == before
@@ -47,23 +47,23 @@ def test_a_cell_is_never_computed_twice(tmp_path, monkeypatch):
 def test_one_run_may_stand_for_two_budgets(tmp_path, monkeypatch):
     """lottery-5x at 3 epochs is the run that lottery is at 15."""
     five, plain = (
-        next(cell for cell in cells_of(["digits"], ["lenet-300-100"], [(chosen([name])[0], 0.9)], (0,), Training(n))
-             if cell.sparsity)
+        next(trial for trial in trials_of(["digits"], ["lenet-300-100"], [(chosen([name])[0], 0.9)], (0,), Training(n))
+             if trial.sparsity)
         for name, n in (("lottery-5x", 3), ("lottery", 15))
     )  # fmt: skip
     assert five.id == plain.id
     sweep([five], tmp_path)
     monkeypatch.setattr(pool, "work", refuse_to_work)
     (row,) = sweep([plain], tmp_path).rows
-    assert (row["entrant"], row["training"], row["steps_relative"]) == ("lottery", str(plain.training), 1)
-    assert [row["entrant"] for row in store.rows(tmp_path)] == ["lottery-5x", "lottery"]
+    assert (row["baseline"], row["training"], row["steps_relative"]) == ("lottery", str(plain.training), 1)
+    assert [row["baseline"] for row in store.rows(tmp_path)] == ["lottery-5x", "lottery"]
     assert len(sweep([five, plain], tmp_path).rows) == 2
 
 
 def test_processes_change_nothing_but_the_times(tmp_path):
-    cells = planned(["activation", "snip"])
-    one = sweep(cells, tmp_path / "one", jobs=1)
-    two = sweep(cells, tmp_path / "two", jobs=2)
+    trials = planned(["activation", "snip"])
+    one = sweep(trials, tmp_path / "one", jobs=1)
+    two = sweep(trials, tmp_path / "two", jobs=2)
     assert not one.failed + two.failed
     assert timeless(one.rows) == timeless(two.rows)
 
@@ -81,56 +81,56 @@ class StopsAfter(Silent):
             raise StoppedError
 
 
-def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
-    cell = planned()[1]
-    whole = work.work(cell.job(str(tmp_path / "whole")))
-    job = cell.job(str(tmp_path / "cells"))
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    trial = planned()[1]
+    whole = work.work(trial.job(str(tmp_path / "whole")))
+    job = trial.job(str(tmp_path / "trials"))
     with pytest.raises(StoppedError):
-        run(cell.config, job["folder"], plots=False, listener=StopsAfter(2))
+        run(trial.config, job["folder"], plots=False, listener=StopsAfter(2))
     monkeypatch.setattr(work, "run", refuse_to_work)
     assert timeless([work.work(job)]) == timeless([whole])
 
 
-def test_a_cell_with_damaged_files_starts_again(tmp_path):
-    cell = planned()[1]
-    job = cell.job(str(tmp_path))
+def test_a_trial_with_damaged_files_starts_again(tmp_path):
+    trial = planned()[1]
+    job = trial.job(str(tmp_path))
     with pytest.raises(StoppedError):
-        run(cell.config, job["folder"], plots=False, listener=StopsAfter(1))
-    for checkpoint in (tmp_path / cell.id / "checkpoints").iterdir():
+        run(trial.config, job["folder"], plots=False, listener=StopsAfter(1))
+    for checkpoint in (tmp_path / trial.id / "checkpoints").iterdir():
         checkpoint.write_bytes(b"damaged")
     assert work.work(job)["status"] == "ok"
 
 
-def test_a_row_that_was_not_written_down_is_found_in_its_cell(tmp_path, monkeypatch):
-    cells = planned()
-    first = sweep(cells, tmp_path)
+def test_a_row_that_was_not_written_down_is_found_in_its_trial(tmp_path, monkeypatch):
+    trials = planned()
+    first = sweep(trials, tmp_path)
     path = tmp_path / store.NAME
     path.write_bytes(path.read_bytes()[:-20])
     monkeypatch.setattr(pool, "work", refuse_to_work)
-    assert sweep(cells, tmp_path).rows == first.rows
+    assert sweep(trials, tmp_path).rows == first.rows
 
 
-def test_what_is_left_of_a_cell(tmp_path):
-    cells = planned()
-    sweep(cells, tmp_path / "kept")
-    found = {path.name for path in (tmp_path / "kept" / "cells" / cells[1].id).iterdir()}
+def test_what_is_left_of_a_trial(tmp_path):
+    trials = planned()
+    sweep(trials, tmp_path / "kept")
+    found = {path.name for path in (tmp_path / "kept" / "trials" / trials[1].id).iterdir()}
     assert {"config.json", "summary.json", "metrics.jsonl", "masks.safetensors", "model.safetensors"} <= found
     assert "checkpoints" not in found
-    sweep(cells, tmp_path / "bare", keep_cells=False)
-    assert not list((tmp_path / "bare" / "cells").iterdir())
+    sweep(trials, tmp_path / "bare", keep_trials=False)
+    assert not list((tmp_path / "bare" / "trials").iterdir())
 
 
 def test_missing_data_is_no_verdict_on_a_method(tmp_path, monkeypatch):
     def gone(*_, **__):
         raise DataError("the file is gone")
 
-    cells = planned()
+    trials = planned()
     monkeypatch.setattr(work, "run", gone)
-    swept = sweep(cells, tmp_path)
+    swept = sweep(trials, tmp_path)
     assert not swept.rows
     assert [reason for _, reason in swept.failed] == ["DataError: the file is gone"] * 2
     monkeypatch.undo()
-    assert len(sweep(cells, tmp_path).rows) == 2
+    assert len(sweep(trials, tmp_path).rows) == 2
 
 
 def test_two_comparisons_do_not_write_into_one_folder(tmp_path):
@@ -152,17 +152,17 @@ def build(shape, classes):
 """
 
 
-def test_a_worker_that_dies_takes_only_its_own_cell_with_it(tmp_path, monkeypatch):
+def test_a_worker_that_dies_takes_only_its_own_trial_with_it(tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)
     (tmp_path / "now").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CRASH", str(tmp_path / "now"))
-    cells = planned(["magnitude-global", "snip"], model="crashing:build")
-    swept = sweep(cells, tmp_path / "out", jobs=2)
+    trials = planned(["magnitude-global", "snip"], model="crashing:build")
+    swept = sweep(trials, tmp_path / "out", jobs=2)
     assert len(swept.rows) == 2
     assert len(swept.failed) == 1
     assert "killed by signal 9" in swept.failed[0][1]
-    assert len(sweep(cells, tmp_path / "out").rows) == 3
+    assert len(sweep(trials, tmp_path / "out").rows) == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")

@@ -104,7 +104,7 @@ def test_staged_prunes_layer_by_layer_at_the_full_fraction():
     rec = recipe(scope="layer", allocation="staged")
     first = chosen(rec, weights, 0.9)
     assert [int((~mask).sum()) for mask in first.values()] == [90, 0]
-    second = chosen(rec, weights, 0.9, masks=first, cycle=1)
+    second = chosen(rec, weights, 0.9, masks=first, pruning_step=1)
     assert [int((~mask).sum()) for mask in second.values()] == [90, 36]
     assert torch.equal(second["a"], first["a"])
 
@@ -137,7 +137,7 @@ def test_removed_weights_stay_removed_and_count():
 
 
 @pytest.mark.parametrize("scope", ["global", "layer", "row"])
-def test_masks_only_shrink_from_cycle_to_cycle(scope):
+def test_masks_only_shrink_from_pruning_step_to_pruning_step(scope):
     torch.manual_seed(0)
     masks = None
     for fraction in (0.3, 0.6, 0.9):
@@ -189,22 +189,22 @@ def test_an_emptied_layer_is_an_error_with_a_remedy_unless_allowed():
 
 
 def closing(masks):
-    """Stands for orphan removal: when the first weight of a row goes, the whole row does."""
+    """Stands for removal of dead weights: when the first weight of a row goes, the whole row does."""
     return {name: mask & mask[:, :1] for name, mask in masks.items()}
 
 
-def test_orphans_inside_count_towards_the_budget():
+def test_dead_weights_inside_count_towards_the_budget():
     weights = {"a": torch.arange(100.0).view(10, 10)[torch.randperm(10, generator=torch.Generator().manual_seed(0))]}
-    plain = recipe(remove_orphans=True)
+    plain = recipe(remove_dead=True)
     masks = chosen(plain, weights, 0.5, closure=closing)
     assert int((~masks["a"]).sum()) == 50  # 41 selected: 0..40, and the row of the 40 goes with it
-    outside = chosen(dataclasses.replace(plain, orphans_inside=False), weights, 0.41, closure=closing)
+    outside = chosen(dataclasses.replace(plain, dead_in_budget=False), weights, 0.41, closure=closing)
     assert torch.equal(outside["a"], masks["a"])
     ignored = chosen(recipe(), weights, 0.41, closure=closing)
     assert int((~ignored["a"]).sum()) == 41
 
 
-def test_orphans_inside_pick_the_smallest_selection_that_reaches_the_budget():
+def test_dead_weights_inside_pick_the_smallest_selection_that_reaches_the_budget():
     torch.manual_seed(1)
     weights = {"a": torch.rand(40, 5), "b": torch.rand(10, 40)}
     asked = round(0.6 * 600)
@@ -214,14 +214,14 @@ def test_orphans_inside_pick_the_smallest_selection_that_reaches_the_budget():
         return sum(int((~mask).sum()) for mask in masks.values())
 
     expected = min(need for need in range(asked + 1) if removed(need) >= asked)
-    masks = chosen(recipe(remove_orphans=True), weights, 0.6, closure=closing)
+    masks = chosen(recipe(remove_dead=True), weights, 0.6, closure=closing)
     assert sum(int((~mask).sum()) for mask in masks.values()) == removed(expected)
 
 
-def test_collapse_is_judged_after_orphans_are_gone():
+def test_collapse_is_judged_after_dead_weights_are_gone():
     weights = {"a": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
     with pytest.raises(LayerCollapseError):
-        chosen(recipe(remove_orphans=True, orphans_inside=False), weights, 0.25, closure=closing)
+        chosen(recipe(remove_dead=True, dead_in_budget=False), weights, 0.25, closure=closing)
 
 
 def test_ties_depend_on_the_seed_only():

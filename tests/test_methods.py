@@ -18,11 +18,11 @@ from actprune.types import NM, Block, Neuron
 VARIANTS = {
     **{name: method for name, method in methods.REGISTRY.items() if "sparsity" in inspect.signature(method).parameters},
     "activation, neuron": partial(methods.activation, score="neuron"),
-    "activation, zero": partial(methods.activation, count="zero", across="count", remove_orphans=False),
-    "activation, mean_abs": partial(methods.activation, count="mean_abs", remove_orphans=False),
+    "activation, zero": partial(methods.activation, count="zero", across="count", remove_dead=False),
+    "activation, mean_abs": partial(methods.activation, count="mean_abs", remove_dead=False),
     "activation, layer scope": partial(methods.activation, scope="layer", across="rate"),
-    "activation_literal, local": partial(methods.activation_literal, scope="layer", remove_orphans=False),
-    "activation_literal, x weight": partial(methods.activation_literal, score="neuron_weight", remove_orphans=False),
+    "activation_literal, local": partial(methods.activation_literal, scope="layer", remove_dead=False),
+    "activation_literal, x weight": partial(methods.activation_literal, score="neuron_weight", remove_dead=False),
     "magnitude, ERK": partial(methods.magnitude, scope="layer", allocation="erk"),
     "magnitude, rows": partial(methods.magnitude, scope="row"),
     "magnitude, neurons": partial(methods.magnitude, unit=Neuron(), skip_output=True),
@@ -73,32 +73,32 @@ def pruned(recipe, fraction):
 
 
 def test_golden_counts_are_exact():
-    pruner = pruned(methods.activation(0.3, remove_orphans=False), 0.3)
+    pruner = pruned(methods.activation(0.3, remove_dead=False), 0.3)
     sums = pruner.state.sums["0.weight"]
     assert sums["fired"].tolist() == [4, 2, 1]
     assert int(sums["rows"]) == 4
 
 
 def test_golden_neuron_score_removes_the_quietest_neuron():
-    masks = pruned(methods.activation_literal(0.3, remove_orphans=False), 2 / 12).masks
+    masks = pruned(methods.activation_literal(0.3, remove_dead=False), 2 / 12).masks
     assert masks["0.weight"].tolist() == [[True, True], [True, True], [False, False]]
     assert "2.weight" not in masks  # the output layer is left alone
 
 
 def test_golden_neuron_weight_score():
     # scores c |w|: 4 8 / 6 2 / 1 .5; four of twelve weights (all kernels count): .5, 1, 2, 4 go
-    masks = pruned(methods.activation_literal(0.3, score="neuron_weight", remove_orphans=False), 4 / 12).masks
+    masks = pruned(methods.activation_literal(0.3, score="neuron_weight", remove_dead=False), 4 / 12).masks
     assert masks["0.weight"].tolist() == [[False, True], [True, False], [False, False]]
 
 
 def test_golden_zero_count_removes_the_most_active_neuron():
-    masks = pruned(methods.activation_literal(0.3, count="zero", remove_orphans=False), 2 / 12).masks
+    masks = pruned(methods.activation_literal(0.3, count="zero", remove_dead=False), 2 / 12).masks
     assert masks["0.weight"].tolist() == [[False, False], [True, True], [True, True]]
 
 
 def test_golden_mean_abs():
     # means of the activations: 2.5, .75, .125
-    pruner = pruned(methods.activation(0.3, score="neuron", count="mean_abs", remove_orphans=False), 0.3)
+    pruner = pruned(methods.activation(0.3, score="neuron", count="mean_abs", remove_dead=False), 0.3)
     sums = pruner.state.sums["0.weight"]
     assert (sums["out_abs"] / sums["rows"]).tolist() == [2.5, 0.75, 0.125]
     assert pruner.masks["0.weight"].any(1).tolist() == [True, True, False]
@@ -137,8 +137,8 @@ def test_golden_snip():
 
 
 def test_amounts_and_thresholds_of_the_founding_schedule():
-    schedule = AccuracyTriggered(cycles=5, start=0.80, stop=0.98)
-    targets = [schedule.target(actprune.Progress(cycle=i), 1.0) for i in range(5)]
+    schedule = AccuracyTriggered(pruning_steps=5, start=0.80, stop=0.98)
+    targets = [schedule.target(actprune.Progress(pruning_step=i), 1.0) for i in range(5)]
     steps = [100 * (b - a) for a, b in zip([0, *targets], targets, strict=False)]
     assert [round(step, 2) for step in steps] == [29.75, 23.80, 19.04, 15.23, 12.18]
     assert [round(schedule.threshold(i), 3) for i in range(5)] == [0.80, 0.836, 0.872, 0.908, 0.944]

@@ -82,7 +82,7 @@ def test_in_a_run_it_is_told_the_steps(tmp_path):
                        full_length=True, options={"weights": "index", "strength": 1e-4})  # fmt: skip
     result = run(config, tmp_path / "run", plots=False)
     assert result.pruner.recipe.penalty.horizon == result.summary["steps"]
-    assert result.summary["obtained"] == pytest.approx(0.9, abs=0.01)
+    assert result.summary["actual"] == pytest.approx(0.9, abs=0.01)
 
 
 def test_bad_options():

@@ -23,7 +23,7 @@ def test_han_cuts_every_layer_at_q_times_its_deviation():
     # std of 1 -2 3 4 is sqrt(5.25) = 2.29; std of .5 -.1 is .3
     assert pruner.masks["0.weight"].tolist() == [[False, False], [True, True]]
     assert pruner.masks["2.weight"].tolist() == [[True, False]]
-    assert report.asked == report.obtained == 0.5
+    assert report.target == report.actual == 0.5
 
 
 def test_han_has_one_quality_parameter_per_layer():
@@ -104,7 +104,7 @@ def test_a_ticket_has_its_initial_values_and_forgets_momentum():
     start = {name: value.clone() for name, value in model.state_dict().items()}
     pruner = actprune.Pruner(model, methods.lottery(0.75, schedule=EqualSurvivors(2, every=5)))
     optimizer = trained(pruner, model, 5, 0)
-    assert pruner.state.cycle == 1
+    assert pruner.state.pruning_step == 1
     for name, mask in pruner.masks.items():
         assert torch.equal(model.state_dict()[name], start[name] * mask)
     assert torch.equal(model[0].bias, start["0.bias"])
@@ -114,7 +114,7 @@ def test_a_ticket_has_its_initial_values_and_forgets_momentum():
 
 def test_the_output_layer_is_pruned_half_as_fast():
     model = nn.Sequential(nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 100))
-    pruner = actprune.Pruner(model, methods.lottery(0.3, cycles=1), example=torch.zeros(2, 100))
+    pruner = actprune.Pruner(model, methods.lottery(0.3, pruning_steps=1), example=torch.zeros(2, 100))
     pruner.prune()
     hidden, output = (1 - mask.float().mean().item() for mask in pruner.masks.values())
     assert hidden + output == pytest.approx(0.6, abs=1e-3)
@@ -180,7 +180,7 @@ def test_activation_by_lamp_empties_no_layer():
     model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 4))
     with torch.no_grad():
         model[2].weight.mul_(1e-6)
-    pruner = actprune.Pruner(model, methods.activation(0.98, across="lamp", keep_at_least=0, remove_orphans=False))
+    pruner = actprune.Pruner(model, methods.activation(0.98, across="lamp", keep_at_least=0, remove_dead=False))
     with pruner.observe():
         model(torch.randn(64, 20))
     pruner.prune()
@@ -200,7 +200,7 @@ def test_recipes_say_what_the_loop_has_to_do():
 
 def test_an_output_layer_that_takes_part_always_fires():
     model = net([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.1]])
-    pruner = actprune.Pruner(model, methods.activation(0.5, across="count", skip_output=False, remove_orphans=False))
+    pruner = actprune.Pruner(model, methods.activation(0.5, across="count", skip_output=False, remove_dead=False))
     with pruner.observe():
         model(torch.tensor([[1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [1.0, -1.0]]))
     pruner.prune()

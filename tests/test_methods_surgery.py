@@ -20,7 +20,7 @@ def test_surgery_thresholds_are_frozen_and_have_a_band():
     pruner = actprune.Pruner(model, recipe)
     pruner.prune()
     assert pruner.masks["0.weight"].tolist() == [[False, False, True, True]]  # 3 > 0.9 t: it stays
-    hidden = pruner.state.hidden["0.weight"]
+    hidden = pruner.state.dense["0.weight"]
     assert hidden.tolist() == [[1.0, 2.0, 3.0, 6.0]]
     assert model[0].weight.tolist() == [[0.0, 0.0, 3.0, 6.0]]
     hidden.copy_(torch.tensor([[3.2, 3.4, 0.0, 0.0]]))
@@ -42,7 +42,7 @@ def test_surgery_gives_pruned_weights_the_full_gradient_of_the_masked_network():
     inputs = torch.tensor([[1.0, 2.0]])
     stepped(pruner, model, optimizer, inputs)
     # all neurons fire, dL/dw_ij = v_i x_j = x_j; v has moved by its own gradient, the neurons' outputs 10 and 6
-    assert pruner.state.hidden["0.weight"].tolist() == [[0.5, 4.0], [5.5, 1.0]]
+    assert pruner.state.dense["0.weight"].tolist() == [[0.5, 4.0], [5.5, 1.0]]
     assert model[0].weight.tolist() == [[0.0, 4.0], [5.5, 0.0]]
     assert model[2].weight.tolist() == [[-4.0, -2.0]]
 
@@ -103,11 +103,11 @@ def test_a_failed_pruning_leaves_a_spliced_network_as_it_was():
     model = net([[1.0, 3.0], [4.0, 5.0]], [[1.0, 2.0]])
     pruner = actprune.Pruner(model, methods.dns(0.5, schedule=EqualSurvivors(3), keep_at_least=0, skip_output=True))
     pruner.prune(0.5)
-    before = model[0].weight.clone(), pruner.state.hidden["0.weight"].clone()
+    before = model[0].weight.clone(), pruner.state.dense["0.weight"].clone()
     with pytest.raises((LayerCollapseError, BudgetError)):
         pruner.prune(0.999)
     assert torch.equal(model[0].weight, before[0])
-    assert torch.equal(pruner.state.hidden["0.weight"], before[1])
+    assert torch.equal(pruner.state.dense["0.weight"], before[1])
 
 
 def test_splicing_refuses_masked_gradients():
@@ -120,7 +120,7 @@ def test_splicing_refuses_masked_gradients():
 def test_decaying_updates_become_rarer_and_end_with_one_at_the_goal():
     schedule = Decaying(10, 4000, ramp=100, gamma=0.01)
     hits = [step for step in range(4001) if schedule.hits(step)]
-    assert len(hits) == schedule.stages
+    assert len(hits) == schedule.pruning_steps
     assert hits[-1] == 4000
     early, late = sum(10 <= step < 410 for step in hits), sum(3600 <= step < 4000 for step in hits)
     # expected: the sum of 1 / (1 + t / 100) over both stretches, 161 and 10.2

@@ -127,7 +127,7 @@ def test_token_axes_and_unbatched_convs():
         conv(signal)
     assert fired(watch, "0.weight") == ((2 * (conv[:2](signal) != 0).sum(1)).tolist(), 16)
     assert watch.positions["0.weight"] == 8
-    assert watch.probe is None or watch.probe[0][0].shape == (2, 9)
+    assert watch.example is None or watch.example[0][0].shape == (2, 9)
 
 
 def test_flattened_tokens_still_have_their_positions():
@@ -211,7 +211,7 @@ def test_splitting_batches_does_not_change_the_counts(cuts, seed, functional):
     assert fired(whole, first) == fired(parts, first) == fired(blocks, first)
 
 
-def test_the_probe_is_the_first_two_examples():
+def test_the_example_is_the_first_two_examples():
     class Named(nn.Module):
         def __init__(self):
             super().__init__()
@@ -225,7 +225,7 @@ def test_the_probe_is_the_first_two_examples():
     with watch.observing():
         model(x, more={"y": y}, scale=2.0)
         model(y, more={"y": x})
-    args, kwargs = watch.probe
+    args, kwargs = watch.example
     assert torch.equal(args[0], x[:2])
     assert torch.equal(kwargs["more"]["y"], y[:2])
     assert kwargs["scale"] == 2.0
@@ -233,7 +233,7 @@ def test_the_probe_is_the_first_two_examples():
     watch = observer(model)
     with watch.observing():
         model(x, more={"y": y}, table=torch.zeros(7, 7))
-    assert watch.probe is None
+    assert watch.example is None
 
 
 def test_without_statistics_only_the_structure_is_seen():

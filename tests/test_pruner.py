@@ -141,7 +141,7 @@ def test_counting_on_live_batches_of_a_compiled_model_says_it_is_deaf():
     compiled = torch.compile(model, backend="eager")
     optimizer = torch.optim.SGD(compiled.parameters(), lr=0.1)
     train(compiled, optimizer)
-    pruner = Pruner(compiled, methods.activation(0.5, cycles=2)).attach(optimizer)
+    pruner = Pruner(compiled, methods.activation(0.5, pruning_steps=2)).attach(optimizer)
     train(compiled, optimizer)
     with pytest.raises(ObservationError, match="compile"):
         pruner.prune()
@@ -150,7 +150,7 @@ def test_counting_on_live_batches_of_a_compiled_model_says_it_is_deaf():
 def test_counting_while_training_equals_counting_afterwards_when_weights_stand_still():
     inputs, _ = small_data()
     live_model, model = small_net(), small_net()
-    live = Pruner(live_model, methods.activation(0.5, cycles=2))
+    live = Pruner(live_model, methods.activation(0.5, pruning_steps=2))
     live.attach(torch.optim.SGD(live_model.parameters(), lr=0.0))
     train(live_model, torch.optim.SGD(live_model.parameters(), lr=0.0), steps=2)
     other = Pruner(model, methods.activation(0.5))
@@ -168,7 +168,7 @@ def test_counting_while_training_equals_counting_afterwards_when_weights_stand_s
 def test_live_counting_does_not_change_training():
     models = [small_net(), small_net()]
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in models]
-    Pruner(models[0], methods.activation(0.5, cycles=2)).attach(optimizers[0])
+    Pruner(models[0], methods.activation(0.5, pruning_steps=2)).attach(optimizers[0])
     for model, optimizer in zip(models, optimizers, strict=True):
         train(model, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
@@ -187,7 +187,7 @@ def test_tied_weights_have_one_mask():
             return self.out(torch.relu(self.second(torch.relu(self.first(x)))))
 
     model = Tied()
-    pruner = Pruner(model, methods.activation(0.5, remove_orphans=False))
+    pruner = Pruner(model, methods.activation(0.5, remove_dead=False))
     with pruner.observe():
         model(torch.randn(6, 8))
     pruner.prune()
@@ -211,7 +211,7 @@ def test_the_report_is_a_readable_table():
     pruner = Pruner(model, methods.activation(0.5))
     observe(pruner, model)
     text = str(pruner.prune())
-    assert "asked 50.00%" in text
+    assert "target 50.00%" in text
     assert "0.weight" in text
     assert "24x32" in text
 

@@ -21,7 +21,7 @@ def test_resume_gives_bit_identical_weights():
     def fresh():
         model = small_net()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        return model, optimizer, Pruner(model, methods.activation(0.8, cycles=3)).attach(optimizer)
+        return model, optimizer, Pruner(model, methods.activation(0.8, pruning_steps=3)).attach(optimizer)
 
     whole = fresh()
     session(*whole, 6)
@@ -32,7 +32,7 @@ def test_resume_gives_bit_identical_weights():
     for part, state in zip(second, stored, strict=True):
         part.load_state_dict(state)
     session(*second, 4)
-    assert whole[2].state.cycle == second[2].state.cycle == 3
+    assert whole[2].state.pruning_step == second[2].state.pruning_step == 3
     for name, value in whole[0].state_dict().items():
         assert torch.equal(value, second[0].state_dict()[name])
     assert not torch.equal(first[0].state_dict()["0.weight"], second[0].state_dict()["0.weight"])

@@ -53,11 +53,11 @@ def test_erk_reaches_the_asked_flop():
     assert density[1] / density[2] == pytest.approx((80 / 25_000) / (1300 / 400_000), rel=1e-3)
 
 
-def test_staged_prunes_one_layer_per_cycle_by_the_full_fraction():
-    assert allocate("staged", LENET, 239_580, cycle=0) == [211_680, 0, 0]
-    assert allocate("staged", LENET, 239_580, cycle=1) == [211_680, 27_000, 0]
-    assert allocate("staged", LENET, 239_580, cycle=2) == [211_680, 27_000, 900]
-    assert allocate("staged", LENET, 239_580, cycle=7) == [211_680, 27_000, 900]
+def test_staged_prunes_one_layer_per_pruning_step_by_the_full_fraction():
+    assert allocate("staged", LENET, 239_580, pruning_step=0) == [211_680, 0, 0]
+    assert allocate("staged", LENET, 239_580, pruning_step=1) == [211_680, 27_000, 0]
+    assert allocate("staged", LENET, 239_580, pruning_step=2) == [211_680, 27_000, 900]
+    assert allocate("staged", LENET, 239_580, pruning_step=7) == [211_680, 27_000, 900]
 
 
 def test_what_is_removed_stays_removed_and_the_others_give_less():
@@ -91,14 +91,14 @@ def test_an_impossible_budget_says_how_much_is_possible():
     st.sampled_from(("uniform", "erk", "staged")),
     st.integers(0, 6),
 )
-def test_sums_are_exact_and_bounds_hold(sizes, fraction, allocation, cycle):
+def test_sums_are_exact_and_bounds_hold(sizes, fraction, allocation, pruning_step):
     layers = []
     for out, inputs, low, high in sizes:
         removed, removable = sorted((int(low * out * inputs), int(high * out * inputs)))
         layers.append(share(out, inputs, removed=removed, removable=removable))
     asked = int(fraction * sum(layer.removable for layer in layers))
     try:
-        budgets = allocate(allocation, layers, asked, cycle)
+        budgets = allocate(allocation, layers, asked, pruning_step)
     except BudgetError:
         assert allocation == "staged"  # the layers whose turn it is may not have that much
         return

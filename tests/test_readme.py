@@ -40,12 +40,12 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
     exec("import actprune\n" + BLOCKS[number], space)
     printed = capsys.readouterr().out
     if number == 0:
-        assert "asked 90.00%, obtained 90" in printed
+        assert "target 90.00%, actual 90" in printed
     if number == 1:
         assert space["pruner"].finished
         again = {**names(), "resuming": True}
         exec("import actprune\n" + BLOCKS[number], again)
-        assert again["pruner"].state.cycle == 5
+        assert again["pruner"].state.pruning_step == 5
         assert again["pruner"].state.step > space["pruner"].state.step
     if number == 2:
         x = space["calibration"][0][0]

@@ -81,22 +81,24 @@ def test_training_curves_with_gaps_and_a_single_epoch(tmp_path):
 def test_firing_histograms_count_silent_neurons(tmp_path):
     FIGURES["firing"](tmp_path / "a.svg")
     found = words(tmp_path / "a.svg")
-    assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", "cycle 1", "cycle 2"} <= set(found)
+    assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", "pruning step 1", "pruning step 2"} <= set(
+        found
+    )
 
 
 @pytest.mark.parametrize(
-    ("cycles", "message"),
+    ("pruning_steps", "message"),
     [
-        ([], "over 0 cycles was asked, without a single layer"),
+        ([], "over 0 pruning steps was asked, without a single layer"),
         ([{}], "without a single layer"),
         ([{"fc1": ([1, 2], 0)}], "counted on 0 rows"),
         ([{"fc1": ([1, 11], 10)}], "largest 11, counted on 10 rows"),
         ([{"fc1": ([[1]], 10)}], r"shape \(1, 1\)"),
     ],
 )
-def test_impossible_firing_counts(tmp_path, cycles, message):
+def test_impossible_firing_counts(tmp_path, pruning_steps, message):
     with pytest.raises(DataError, match=message):
-        firing_histograms(cycles, tmp_path / "a.png")
+        firing_histograms(pruning_steps, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -114,7 +116,7 @@ def test_survival_names_layers_sizes_and_what_is_left(tmp_path):
     [
         ({"fc1": 4}, (), "fan_in of fc2 is missing or zero"),
         ({"fc1": 3, "fc2": 3}, (), "kept weights of fc1 have shape .3,. and reach 4; .*fan_in = 3"),
-        ({"fc1": 4, "fc2": 3}, ("a",), "1 labels for 2 cycles"),
+        ({"fc1": 4, "fc2": 3}, ("a",), "1 labels for 2 pruning steps"),
     ],
 )
 def test_impossible_survival(tmp_path, fan_in, labels, message):
@@ -122,13 +124,13 @@ def test_impossible_survival(tmp_path, fan_in, labels, message):
         survival(KEPT, tmp_path / "a.png", fan_in, labels=labels)
 
 
-def test_many_cycles_are_thinned_out_and_the_title_says_so(tmp_path):
+def test_many_pruning_steps_are_thinned_out_and_the_title_says_so(tmp_path):
     assert style.chosen(20, 8)[0] == 0
     assert style.chosen(20, 8)[-1] == 19
     assert len(style.chosen(20, 8)) == 8
     assert style.chosen(3, 8) == [0, 1, 2]
     firing_histograms([{"fc1": ([1, 2], 4)}] * 20, tmp_path / "a.svg", title="many")
-    assert "many (8 of 20 cycles shown)" in words(tmp_path / "a.svg")
+    assert "many (8 of 20 pruning steps shown)" in words(tmp_path / "a.svg")
 
 
 def test_a_figure_that_cannot_be_written(tmp_path):
@@ -144,8 +146,8 @@ def test_a_figure_that_cannot_be_written(tmp_path):
 
 ROW = {
     "run": "activation|global",
-    "asked": 0.9,
-    "obtained": 0.98943,
+    "target": 0.9,
+    "actual": 0.98943,
     "compression": 94.32,
     "flop_kept": 0.0106,
     "ranks": {"fc1": 120, "fc2": 33},
@@ -158,8 +160,8 @@ ROW = {
 
 
 def test_markdown_of_known_rows():
-    assert markdown([ROW, {"asked": 0.5, "compression": float("inf"), "test_accuracy": [0.5]}]) == (
-        "| run | asked sparsity (%) | obtained sparsity (%) | compression | FLOP kept (%) | ranks | train acc. (%) | "
+    assert markdown([ROW, {"target": 0.5, "compression": float("inf"), "test_accuracy": [0.5]}]) == (
+        "| run | target sparsity (%) | actual sparsity (%) | compression | FLOP kept (%) | ranks | train acc. (%) | "
         "test acc. (%) | time (s) |\n"
         "| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| activation\\|global | 90.00 | 98.94 | 94.3x | 1.06 | 120/33 | 98.00 | 95.50 ± 0.71 | 12.3 |\n"
@@ -176,7 +178,7 @@ def rendered(rows, width):
 def test_few_runs_stand_upright_and_fit_eighty_columns():
     lines = [line.split() for line in rendered([ROW, {**ROW, "run": "[bold]other"}], 80).splitlines()]
     assert ["run", "activation|global", "[bold]other"] in lines  # a name is never taken for markup
-    assert ["obtained", "sparsity", "(%)", "98.94", "98.94"] in lines
+    assert ["actual", "sparsity", "(%)", "98.94", "98.94"] in lines
     assert ["ranks", "120/33", "120/33"] in lines
 
 
@@ -190,5 +192,5 @@ def test_many_runs_have_a_line_each_and_no_number_is_cut(width):
 
 @pytest.mark.parametrize("rows", [[], [{}], [{"run": "a", "test_accuracy": None}]])
 def test_nothing_to_show(rows):
-    with pytest.raises(DataError, match="nothing to show; expected rows with some of: asked, obtained"):
+    with pytest.raises(DataError, match="nothing to show; expected rows with some of: target, actual"):
         markdown(rows)

@@ -46,8 +46,12 @@ def test_a_finished_run_gets_a_verdict_of_three_sentences_and_all_sections(tmp_p
 @pytest.mark.parametrize(
     ("changes", "badge", "said"),
     [
-        ({"obtained": 0.4, "prunings_done": 1, "remark": "1 of 2 prunings done"}, "sparsity not reached", "1 of 2 pru"),
-        ({"obtained": 0.6}, "sparsity not reached", "missed by 10.00 points"),
+        (
+            {"actual": 0.4, "pruning_steps_done": 1, "remark": "1 of 2 pruning steps done"},
+            "sparsity not reached",
+            "1 of 2 pru",
+        ),
+        ({"actual": 0.6}, "sparsity not reached", "missed by 10.00 points"),
         ({"validation_accuracy": 0.90, "test_accuracy": 0.9}, "reached, accuracy fell", "fell by 5.20 points"),
         ({"test_accuracy": 0.90}, "sparsity reached", "differ by 5.00 points"),
         ({"validation_accuracy": 0.97, "test_accuracy": 0.97}, "sparsity reached", "training was not over"),
@@ -77,7 +81,7 @@ def test_an_autoencoder_is_told_by_its_explained_variance(tmp_path):
 def test_an_unfinished_run_says_so_and_shows_what_there_is(tmp_path):
     page = page_of(folders.write_run(tmp_path / "one", epochs=3, tensors=False))
     assert page.badge == "not finished"
-    assert "epoch 3 of at most 100, with 2 prunings done" in page.sentences[0]
+    assert "epoch 3 of at most 100, with 2 pruning steps done" in page.sentences[0]
     assert {s.title for s in page.sections if not s.empty} == {"Training", "Layers"}
 
 
@@ -100,7 +104,7 @@ def test_damaged_parts_are_named_and_the_rest_is_shown(tmp_path):
 
 @pytest.mark.parametrize("value", ["a text", None, True, [1], {"a": 1}, float("nan"), 10**400, -1])
 def test_wrong_values_in_the_files_never_end_in_a_traceback(tmp_path, value):
-    changes = dict.fromkeys(("asked", "obtained", "test_accuracy", "dense", "layers", "seconds", "epochs"), value)
+    changes = dict.fromkeys(("target", "actual", "test_accuracy", "dense", "layers", "seconds", "epochs"), value)
     place = folders.write_run(tmp_path / "one", result=folders.summary(**changes))
     folders.write(place / "environment.json", {"torch": value})
     bad = {**folders.rows()[1], "train_accuracy": value, "sparsity": value, "pruning": value}
@@ -125,7 +129,9 @@ def test_hostile_layer_names_in_tensor_files_are_text(tmp_path):
     place = folders.write_run(tmp_path / "one", result=folders.summary())
     name = '"><script>'
     counts = {"fired": np.arange(4), "rows": np.array(9), "kept": np.arange(4), "fan_in": np.array(5)}
-    folders.save_file({f"{name}/{k}": v for k, v in counts.items()}, place / "cycles" / "cycle-03.safetensors")
+    folders.save_file(
+        {f"{name}/{k}": v for k, v in counts.items()}, place / "pruning_steps" / "pruning-step-03.safetensors"
+    )
     assert read(write(place).read_text()).tags.count("script") == 1
 
 
@@ -150,7 +156,7 @@ def test_a_long_training_stays_readable_and_small(tmp_path):
 
 
 def test_links_inside_the_page_lead_somewhere_and_ids_are_unique(tmp_path):
-    reader = read(write(folders.write_compare(tmp_path / "c", folders.cells())).read_text())
+    reader = read(write(folders.write_compare(tmp_path / "c", folders.trials())).read_text())
     ids = [value for _, name, value in reader.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert {v[1:] for _, name, v in reader.attributes if name == "href" and v.startswith("#")} <= set(ids)

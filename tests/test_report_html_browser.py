@@ -116,7 +116,10 @@ def test_several_seeds_on_a_phone_in_the_dark(tmp_path, browse):
 
 
 def test_a_comparison_on_a_phone_shows_values_as_text(tmp_path, browse):
-    rows = [*folders.cells(), *[folders.cell(folders.HOSTILE, s, seed, 0.99) for s in (0.9, 0.98) for seed in range(3)]]
+    rows = [
+        *folders.trials(),
+        *[folders.trial(folders.HOSTILE, s, seed, 0.99) for s in (0.9, 0.98) for seed in range(3)],
+    ]
     found, complaints = browse(write(folders.write_compare(tmp_path / "c", rows)), LIGHT)
     check(found, complaints, LIGHT)
     assert found["tip"].startswith("98\xa0% removed\n99.00\xa0%")
@@ -124,7 +127,7 @@ def test_a_comparison_on_a_phone_shows_values_as_text(tmp_path, browse):
 
 
 def test_the_browser_would_have_told_of_a_fetch_and_of_an_error(tmp_path, browse):
-    page = write(folders.write_compare(tmp_path / "c", folders.cells()))
+    page = write(folders.write_compare(tmp_path / "c", folders.trials()))
     bad = '<img src="http://192.0.2.1/x.png"><div style="width: 600px">wide</div><script>throw new Error("no")</script>'
     found, complaints = browse(page, LIGHT, more=bad)
     assert any("Content Security Policy" in line for line in complaints)

@@ -23,8 +23,8 @@ from actprune.lab.report.html.heat import png
 
 
 def test_a_comparison_names_leaders_and_says_where_no_lead_is_clear(tmp_path):
-    page = page_of(folders.write_compare(tmp_path / "c", folders.cells()))
-    assert page.sentences[0].startswith("2 entrants at 2 sparsities from 90\xa0% to 98\xa0%, lenet-300-100 on mnist")
+    page = page_of(folders.write_compare(tmp_path / "c", folders.trials()))
+    assert page.sentences[0].startswith("2 baselines at 2 sparsities from 90\xa0% to 98\xa0%, lenet-300-100 on mnist")
     assert "lamp at 90\xa0% (98.30\xa0%)" in page.sentences[1]
     assert "98.40\xa0% dense" in page.sentences[1]
     assert "activation is clearly behind the best: by 0.80 points at 90\xa0% (place 2 of 2)" in page.sentences[2]
@@ -32,29 +32,31 @@ def test_a_comparison_names_leaders_and_says_where_no_lead_is_clear(tmp_path):
     assert page.badge == "complete"
 
 
-def test_refused_missing_and_longer_cells_are_said(tmp_path):
-    found = [row for row in folders.cells() if row["entrant"] != "lamp" or row["asked"] != 0.98]
-    found += [folders.cell("lottery", s, seed, 0.97, steps_relative=5.0) for s in (0.9, 0.98) for seed in range(3)]
+def test_refused_missing_and_longer_trials_are_said(tmp_path):
+    found = [row for row in folders.trials() if row["baseline"] != "lamp" or row["target"] != 0.98]
+    found += [folders.trial("lottery", s, seed, 0.97, steps_relative=5.0) for s in (0.9, 0.98) for seed in range(3)]
     refused = {"status": "refused", "reason": "BudgetError: <b>too much</b>", "test_accuracy": None}
-    found.append(folders.cell("apoz", 0.98, 0, 0.0, **refused))
+    found.append(folders.trial("apoz", 0.98, 0, 0.0, **refused))
     page = page_of(folders.write_compare(tmp_path / "c", found))
     said = " ".join([page.sentences[2], *page.notes])
     for text in ("lottery (5.0x)", "apoz at 98", "lamp at 98\xa0% (0 of 3 seeds)"):
         assert text in said
-    assert page.badge == "some cells missing"
+    assert page.badge == "some trials missing"
     text = write(tmp_path / "c").read_text()
     assert "&lt;b&gt;too much&lt;/b&gt;" in text
     assert "<b>" not in text
 
 
 def test_validation_that_disagrees_with_test_is_said(tmp_path):
-    found = [{**row, "validation_accuracy": 0.99} if row["entrant"] == "activation" else row for row in folders.cells()]
+    found = [
+        {**row, "validation_accuracy": 0.99} if row["baseline"] == "activation" else row for row in folders.trials()
+    ]
     page = page_of(folders.write_compare(tmp_path / "c", found))
-    assert any("y validation accuracy one would have picked another entrant: activation" in n for n in page.notes)
+    assert any("y validation accuracy one would have picked another baseline: activation" in n for n in page.notes)
 
 
 def test_two_data_sets_get_sections_of_their_own(tmp_path):
-    page = page_of(folders.write_compare(tmp_path / "c", [*folders.cells(), *folders.cells(data="digits")]))
+    page = page_of(folders.write_compare(tmp_path / "c", [*folders.trials(), *folders.trials(data="digits")]))
     titles = [section.title for section in page.sections]
     assert titles[0] == "Ahead"
     assert "Accuracy, digits, lenet-300-100" in titles
@@ -62,37 +64,37 @@ def test_two_data_sets_get_sections_of_their_own(tmp_path):
     assert len(page.commands) == 2
 
 
-@pytest.mark.parametrize("found", [[], [{}], [{"entrant": folders.HOSTILE, "asked": "0.9"}], [folders.cells()[0]]])
+@pytest.mark.parametrize("found", [[], [{}], [{"baseline": folders.HOSTILE, "target": "0.9"}], [folders.trials()[0]]])
 def test_an_empty_or_odd_comparison_still_gives_a_page(tmp_path, found):
     text = write(folders.write_compare(tmp_path / "c", found)).read_text()
-    assert "no finished cell" in text
+    assert "no finished trial" in text
     assert folders.HOSTILE not in text
 
 
 def test_hostile_names_in_a_comparison_are_text(tmp_path):
     bad = folders.HOSTILE
-    found = folders.cells(data=bad, model=bad, note=bad, training=bad)
-    found += [{**row, "entrant": bad, "reason": bad} for row in found]
+    found = folders.trials(data=bad, model=bad, note=bad, training=bad)
+    found += [{**row, "baseline": bad, "reason": bad} for row in found]
     text = write(folders.write_compare(tmp_path / "c", found)).read_text()
     assert bad not in text
     assert text.count("<script>") == 1
 
 
-def test_a_later_row_of_the_same_cell_counts():
-    field = fields([folders.cell("lamp", 0.9, 0, 0.5), folders.cell("lamp", 0.9, 0, 0.6)])[0]
+def test_a_later_row_of_the_same_trial_counts():
+    field = fields([folders.trial("lamp", 0.9, 0, 0.5), folders.trial("lamp", 0.9, 0, 0.6)])[0]
     assert field.at("lamp", 0.9).test == 0.6
 
 
 def test_who_kept_more_than_asked_or_lacks_seeds_does_not_lead():
-    lamp = [folders.cell("lamp", 0.9, seed, 0.9, weights=1000) for seed in range(3)]
-    apoz = [folders.cell("apoz", 0.9, seed, 0.95, weights=1000, kept=300, obtained=0.7) for seed in range(3)]
-    field = fields([*lamp, *apoz, folders.cell("snip", 0.9, 0, 0.99, weights=1000)])[0]
+    lamp = [folders.trial("lamp", 0.9, seed, 0.9, weights=1000) for seed in range(3)]
+    apoz = [folders.trial("apoz", 0.9, seed, 0.95, weights=1000, kept=300, actual=0.7) for seed in range(3)]
+    field = fields([*lamp, *apoz, folders.trial("snip", 0.9, 0, 0.99, weights=1000)])[0]
     assert field.ranking(0.9) == [("lamp", pytest.approx(0.9))]
 
 
 def test_seeds_of_an_older_recipe_are_left_out():
-    old = [folders.cell("lamp", 0.9, seed, 0.9) for seed in range(3)]
-    field = fields([*old, folders.cell("lamp", 0.9, 0, 0.5, config={"lr": 0.2, "seed": 0})])[0]
+    old = [folders.trial("lamp", 0.9, seed, 0.9) for seed in range(3)]
+    field = fields([*old, folders.trial("lamp", 0.9, 0, 0.5, config={"lr": 0.2, "seed": 0})])[0]
     assert [row["test_accuracy"] for row in field.at("lamp", 0.9).rows] == [0.5]
 
 

@@ -27,7 +27,8 @@ def build(shape, classes):
     )
 """
 SETTINGS = {
-    "model": "resume_net:build", "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.01, "batch_size": 32, "cycles": 3,
+    "model": "resume_net:build", "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.01, "batch_size": 32,
+    "pruning_steps": 3,
     "start_at": 0.5, "retrain_to": 0.8, "stop_at": 1.0, "patience": 0, "max_epochs": 7, "sparsity": 0.7, "threads": 1,
 }  # fmt: skip
 
@@ -46,7 +47,7 @@ def evidence(folder):
     """Every file that must come out the same: weights, masks, counts, metrics; not the times."""
     names = ("metrics.jsonl", "model.safetensors", "masks.safetensors", "config.json", "recipe.json")
     files = {name: (folder / name).read_bytes() for name in names}
-    files |= {path.name: path.read_bytes() for path in (folder / "cycles").iterdir()}
+    files |= {path.name: path.read_bytes() for path in (folder / "pruning_steps").iterdir()}
     summary = json.loads((folder / "summary.json").read_text())
     changing = ("seconds", "cpu_seconds", "run")
     return {**files, "summary": {key: value for key, value in summary.items() if key not in changing}}
@@ -150,7 +151,7 @@ def test_a_finished_run_is_read_back(tmp_path):
 def test_resume_from_a_pruning(tmp_path):
     whole = run(settings(), tmp_path / "run", plots=False)
     before = evidence(whole.folder)
-    resume(whole.folder, checkpoint="cycle-02", plots=False)
+    resume(whole.folder, checkpoint="pruning-step-02", plots=False)
     assert evidence(whole.folder) == before
 
 
@@ -162,10 +163,12 @@ def test_a_damaged_checkpoint_is_named_and_another_offered(tmp_path, damage):
     content = last.read_bytes()
     flipped = bytes([*content[:5000], content[5000] ^ 1, *content[5001:]])
     last.write_bytes({"truncated": content[:-200], "one bit": flipped, "empty": b"", "other file": b"x" * 3000}[damage])
-    with pytest.raises(CheckpointError, match=r"last\.pt is .*damaged.*intact: cycle-01, .*--from cycle-03") as found:
+    with pytest.raises(
+        CheckpointError, match=r"last\.pt is .*damaged.*intact: pruning-step-01, .*--from pruning-step-03"
+    ) as found:
         resume(whole.folder, plots=False)
     assert str(last) in str(found.value)
-    resume(whole.folder, checkpoint="cycle-03", plots=False)
+    resume(whole.folder, checkpoint="pruning-step-03", plots=False)
     assert evidence(whole.folder) == before
 
 

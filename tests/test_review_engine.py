@@ -80,7 +80,7 @@ def test_splicing_remembers_what_recovery_has_put_back():
         step(model, optimizer)
     pruner.prune()
     assert torch.equal(pruner.masks["0.weight"] * first, model[0].weight)
-    assert torch.equal(pruner.state.hidden["0.weight"], first)
+    assert torch.equal(pruner.state.dense["0.weight"], first)
 
 
 def test_a_closure_of_a_splicing_step_computes_with_zeros():
@@ -107,7 +107,7 @@ def test_a_closure_of_a_splicing_step_computes_with_zeros():
     assert optimizer.step(closure) > 0
     assert seen == [True]
     assert torch.equal(model[0].weight, other[0].weight)
-    assert torch.equal(pruner.state.hidden["0.weight"], twin.state.hidden["0.weight"])
+    assert torch.equal(pruner.state.dense["0.weight"], twin.state.dense["0.weight"])
 
 
 def test_zeros_hold_when_a_pruning_fails_within_a_step():
@@ -121,8 +121,8 @@ def test_zeros_hold_when_a_pruning_fails_within_a_step():
     assert all(not weight[~pruner.masks[name]].any() for name, weight in pruner.parameters.items())
 
 
-def test_splicing_and_folding_away_orphans_do_not_go_together():
-    pruner = Pruner(net(), splice(remove_orphans=True), example=X)
+def test_splicing_and_folding_away_dead_weights_do_not_go_together():
+    pruner = Pruner(net(), splice(remove_dead=True), example=X)
     with pytest.raises(RecipeError, match="splice"):
         pruner.prune()
     assert pruner.masks == {}
@@ -177,12 +177,12 @@ def test_an_earlier_state_brings_back_dropout_and_noise():
     assert not torch.equal(model(X), model(X))
 
 
-def test_stored_values_behind_zeros_must_fit():
+def test_stored_dense_weights_must_fit():
     pruner = Pruner(net(), splice())
     pruner.prune()
     stored = pruner.state_dict()
-    stored["hidden"]["0.weight"] = torch.zeros(6)
-    with pytest.raises(CheckpointError, match="behind the zeros"):
+    stored["dense"]["0.weight"] = torch.zeros(6)
+    with pytest.raises(CheckpointError, match="behind the mask"):
         Pruner(net(), splice()).load_state_dict(stored)
 
 
@@ -279,7 +279,7 @@ def test_a_schedule_never_rewinds_into_the_future():
 
 
 def test_an_output_layer_can_be_left_out_by_a_rate_of_zero():
-    pruner = Pruner(net(), methods.lottery(0.3, output_rate=0.0, cycles=1))
+    pruner = Pruner(net(), methods.lottery(0.3, output_rate=0.0, pruning_steps=1))
     pruner.prune()
     assert pruner.masks["2.weight"].all()
 
@@ -289,7 +289,7 @@ def test_an_output_layer_can_be_left_out_by_a_rate_of_zero():
     [
         lambda: methods.lottery(1.0),
         lambda: methods.lottery(1.5),
-        lambda: methods.lottery(0.99, cycles=1, output_rate=2.0),
+        lambda: methods.lottery(0.99, pruning_steps=1, output_rate=2.0),
         lambda: methods.han(0.9, kept=(("fc1*", 0.0),)),
         lambda: methods.dns(0.9, band=1.0),
     ],

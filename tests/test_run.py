@@ -20,7 +20,8 @@ from actprune.lab.train import batch_sizes
 from actprune.schedules import AccuracyTriggered, Cubic, LayerByLayer, OneShot
 
 QUICK = {
-    "model": "mlp", "hidden": (24, 16), "lr": 0.1, "batch_size": 32, "max_epochs": 12, "cycles": 2, "start_at": 0.5,
+    "model": "mlp", "hidden": (24, 16), "lr": 0.1, "batch_size": 32, "max_epochs": 12, "pruning_steps": 2,
+    "start_at": 0.5,
     "retrain_to": 0.9, "sparsity": 0.5, "threads": 1,
 }  # fmt: skip
 
@@ -39,10 +40,10 @@ def go(tmp_path, **changes):
 def test_digits_at_ninety_percent_keeps_its_accuracy(tmp_path):
     result = run(RunConfig(threads=1, seed=1), tmp_path / "run")
     found = result.summary
-    assert found["prunings_done"] == found["prunings_planned"] == 5
-    assert found["asked"] == 0.9
-    assert abs(found["obtained"] - 0.9) < 0.001
-    assert found["compression"] == pytest.approx(1 / (1 - found["obtained"]))
+    assert found["pruning_steps_done"] == found["pruning_steps_planned"] == 5
+    assert found["target"] == 0.9
+    assert abs(found["actual"] - 0.9) < 0.001
+    assert found["compression"] == pytest.approx(1 / (1 - found["actual"]))
     assert found["test_accuracy"] > 0.92  # 95.0 to 97.5 % over seeds 0..9
     assert found["train_accuracy"] > 0.96  # 98.4 to 99.2 %
     assert found["dense"]["epoch"] < found["epochs"]
@@ -53,7 +54,7 @@ def test_digits_at_ninety_percent_keeps_its_accuracy(tmp_path):
         assert not weights[name][~mask.bool()].any()
         assert torch.equal(weights[name], result.model.get_parameter(name))
     removed = 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
-    assert removed == pytest.approx(found["obtained"])
+    assert removed == pytest.approx(found["actual"])
     names = {path.name for path in (result.folder / "plots").iterdir()}
     assert names == {f"{name}.{kind}" for name in ("training", "firing", "survival") for kind in ("svg", "png")}
 
@@ -64,7 +65,7 @@ def test_the_folder_says_what_happened(tmp_path):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, result.summary["epochs"] + 1))
     pruned = [row for row in rows if row["pruned"]]
-    assert [row["pruning"]["cycle"] for row in pruned] == [1, 2]
+    assert [row["pruning"]["pruning_step"] for row in pruned] == [1, 2]
     assert all(row["train_accuracy"] >= bar for row, bar in zip(pruned, (0.5, 0.7), strict=True))
     assert pruned[-1]["sparsity"] == pytest.approx(0.5, abs=0.01)
     assert RunConfig(**json.loads((folder / "config.json").read_text())) == quick()
@@ -74,10 +75,10 @@ def test_the_folder_says_what_happened(tmp_path):
     assert environment["threads"] == 1
     assert environment["torch"] == torch.__version__
     assert json.loads((folder / "summary.json").read_text()) == atomic.finite(result.summary)
-    counts = load_file(folder / "cycles" / "cycle-01.safetensors")
+    counts = load_file(folder / "pruning_steps" / "pruning-step-01.safetensors")
     assert int(counts["fc1.weight/rows"]) == rows.index(pruned[0]) * 1293 + 1293  # every training example, every epoch
     assert int(counts["fc1.weight/fan_in"]) == 64
-    assert {path.stem for path in (folder / "checkpoints").iterdir()} == {"last", "cycle-01", "cycle-02"}
+    assert {path.stem for path in (folder / "checkpoints").iterdir()} == {"last", "pruning-step-01", "pruning-step-02"}
 
 
 def test_equal_settings_give_equal_bits_and_leave_the_global_rng_alone(tmp_path):
@@ -96,28 +97,30 @@ def test_equal_settings_give_equal_bits_and_leave_the_global_rng_alone(tmp_path)
 @pytest.mark.parametrize("method", actprune.methods.names())
 def test_every_method_runs_with_the_same_training(tmp_path, method):
     result = go(tmp_path, method=method)
-    assert result.summary["prunings_done"] == 2
+    assert result.summary["pruning_steps_done"] == 2
     follows = result.pruner.recipe.budget.kind == "threshold"  # its sparsity follows from the weights
-    if method != "activation_literal" and not follows:  # that one counts the output layer, and removes orphans on top
-        assert result.summary["obtained"] == pytest.approx(0.5, abs=0.02)
+    if (
+        method != "activation_literal" and not follows
+    ):  # that one counts the output layer, and removes dead weights on top
+        assert result.summary["actual"] == pytest.approx(0.5, abs=0.02)
     assert result.summary["test_accuracy"] > (0.2 if follows else 0.5)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 def test_precisions(tmp_path, precision):
     result = go(tmp_path, precision=precision, max_epochs=20)
-    assert result.summary["prunings_done"] == 2
+    assert result.summary["pruning_steps_done"] == 2
     dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}[precision]
     assert result.model.get_parameter("fc1.weight").dtype == dtype
     assert result.summary["test_accuracy"] > 0.5
 
 
-def test_local_literal_scope_prunes_one_layer_per_stage(tmp_path):
+def test_local_literal_scope_prunes_one_layer_per_pruning_step(tmp_path):
     result = go(
-        tmp_path, method="activation_literal", options={"scope": "layer", "remove_orphans": False}, hidden=(24, 16, 12)
+        tmp_path, method="activation_literal", options={"scope": "layer", "remove_dead": False}, hidden=(24, 16, 12)
     )
     assert result.pruner.recipe.schedule == LayerByLayer(0.5)
-    assert result.summary["prunings_planned"] == 3
+    assert result.summary["pruning_steps_planned"] == 3
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     touched = [
         [layer["name"] for layer in row["pruning"]["layers"] if layer["kept"] < layer["total"]]
@@ -138,7 +141,7 @@ def test_snip_before_training(tmp_path):
 
 
 def test_cubic_schedule_prunes_between_epochs(tmp_path):
-    result = go(tmp_path, method="activation", schedule="cubic", cycles=3, cubic_epochs=6, stop_at=1.0)
+    result = go(tmp_path, method="activation", schedule="cubic", pruning_steps=3, cubic_epochs=6, stop_at=1.0)
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows if row["pruned"]] == [3, 5, 7]  # after the first step of these
     assert [round(row["sparsity"], 2) for row in rows if row["pruned"]] == [0.35, 0.48, 0.5]  # 0.5 (1 - (1 - i/3)^3)
@@ -155,11 +158,11 @@ def test_a_recipe_of_ones_own_is_stored(tmp_path):
 # ---- when a run ends ------------------------------------------------------------------------------------------------
 
 
-def test_prunings_that_were_not_reached_are_named(tmp_path):
+def test_pruning_steps_that_were_not_reached_are_named(tmp_path):
     result = go(tmp_path, max_epochs=1, start_at=0.89)
     assert result.summary["stopped_by"] == "max epochs"
-    assert "0 of 2 prunings done" in result.summary["remark"]
-    assert result.summary["obtained"] == 0
+    assert "0 of 2 pruning steps done" in result.summary["remark"]
+    assert result.summary["actual"] == 0
 
 
 def test_the_best_epoch_after_the_last_pruning_is_taken(tmp_path):
@@ -222,7 +225,7 @@ def test_the_accuracy_schedule_is_given_to_every_method():
         assert recipe.schedule == AccuracyTriggered(2, 0.5, 0.9)
         assert recipe.budget.kind == "threshold" or recipe.budget.value == 0.9
         assert recipe.seed == 7
-    assert recipe_of(config.with_(cycles=1), 10, 500).schedule == AccuracyTriggered(1, 0.5, 0.9)
+    assert recipe_of(config.with_(pruning_steps=1), 10, 500).schedule == AccuracyTriggered(1, 0.5, 0.9)
     assert recipe_of(config.with_(schedule="before"), 10, 500).schedule == OneShot()
     assert recipe_of(config.with_(schedule="cubic", cubic_epochs=4), 10, 500).schedule == Cubic(1, 41, 20)
 
@@ -265,7 +268,7 @@ def test_wrong_settings_name_field_value_and_remedy(changes, message):
         ({"options": {"keep_at_least": "many"}}, "keep_at_least of method activation: 'many' .* a valid integer"),
         ({"options": {"unit": "neurons"}}, r"'neurons' cannot be used; expected .*'neuron', 'block\(1, 4\)'"),
         ({"options": {"unit": {"type": "Neurom"}}}, "did you mean 'Neuron'"),
-        ({"schedule": "cubic", "cycles": 9}, "cycles <= cubic_epochs < max_epochs"),
+        ({"schedule": "cubic", "pruning_steps": 9}, "pruning_steps <= cubic_epochs < max_epochs"),
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"model": "mpl"}, "did you mean 'mlp'"),
         ({"model": "lenet-5-caffe", "hidden": None}, "at least 16x16"),
@@ -316,7 +319,7 @@ def own(tmp_path, monkeypatch, request):
 
 def test_own_model_and_data(tmp_path, own):
     result = go(tmp_path, data=f"{own}:data", model=f"{own}:Net", hidden=None, lr=0.02, options={"score": "neuron"})
-    assert result.summary["prunings_done"] == 2
+    assert result.summary["pruning_steps_done"] == 2
     assert result.summary["test_accuracy"] > 0.6
     conv = next(row for row in result.summary["layers"] if row["name"] == "conv.weight")
     assert conv["kept"] == 27 * conv["neurons_alive"]  # whole channels
@@ -369,7 +372,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         pytest.raises(CheckpointError, match=rf"in use by another run \(process {os.getpid()}\)"),
     ):
         go(tmp_path)
-    assert go(tmp_path).summary["prunings_done"] == 2  # the lock is gone with its holder
+    assert go(tmp_path).summary["pruning_steps_done"] == 2  # the lock is gone with its holder
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):

@@ -19,7 +19,8 @@ STEPS = 11  # an epoch of digits in batches of 128
 def settings(**changes):
     base = {
         "data": "digits", "model": "mlp", "hidden": (24, 16), "max_epochs": 8, "batch_size": 128, "lr": 0.1,
-        "lr_schedule": "cosine", "full_length": True, "patience": 0, "restore_best": False, "threads": 1, "cycles": 3,
+        "lr_schedule": "cosine", "full_length": True, "patience": 0, "restore_best": False, "threads": 1,
+        "pruning_steps": 3,
     }  # fmt: skip
     return RunConfig(**{**base, **changes})
 
@@ -52,7 +53,7 @@ def rates(tmp_path, **changes):
 def test_every_round_of_a_lottery_ticket_has_the_whole_learning_rate_schedule(tmp_path):
     seen, result = rates(tmp_path, method="lottery", schedule="rounds", sparsity=0.7)
     assert seen == pytest.approx([0.1, 0.05] * 4)
-    assert result.summary["prunings_done"] == 3
+    assert result.summary["pruning_steps_done"] == 3
     assert result.summary["steps"] == 8 * STEPS
 
 
@@ -63,7 +64,7 @@ def test_han_retrains_at_a_tenth_of_the_learning_rate(tmp_path):
 
 def test_late_rewinding_skips_the_beginning_of_the_schedule():
     setup = build(settings(method="lottery", schedule="rounds", options={"to_step": STEPS}, sparsity=0.7))
-    setup.pruner.state.cycle = 1
+    setup.pruner.state.pruning_step = 1
     setup.pruner.state.step = setup.pruner.state.pruned_at = 2 * STEPS
     assert _rate(setup) == pytest.approx(0.05)  # the second of two epochs
 
@@ -74,7 +75,7 @@ def test_schedules_of_a_run():
     surgery = recipe_of(settings(method="dns", schedule="decaying", seed=4), 10, 500).schedule
     assert surgery == Decaying(11, 60, 30, every=16, seed=4)
     with pytest.raises(RecipeError, match="multiple of 5"):
-        recipe_of(settings(schedule="rounds", cycles=4), 10, 500)
+        recipe_of(settings(schedule="rounds", pruning_steps=4), 10, 500)
     with pytest.raises(RecipeError, match="no epoch is left"):
         recipe_of(settings(schedule="once", cubic_epochs=8), 10, 500)
     with pytest.raises(RecipeError, match="no epoch is left"):
@@ -89,7 +90,7 @@ def test_full_length_ignores_the_accuracy_that_would_end_a_run(tmp_path):
 
 def test_deep_compression_ends_with_shared_values_and_counts_their_bytes(tmp_path):
     config = settings(
-        method="deep_compression", schedule="rounds", sparsity=0.8, max_epochs=12, cycles=2,
+        method="deep_compression", schedule="rounds", sparsity=0.8, max_epochs=12, pruning_steps=2,
         options={"bits": [["fc1*", 3], ["*", 4]], "tune_epochs": 2},
     )  # fmt: skip
     result = run(config, tmp_path / "run", plots=False)
@@ -140,5 +141,5 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
 def test_a_schedule_of_steps_that_is_too_long_is_not_blamed_on_accuracy(tmp_path):
     config = RunConfig(method="lottery", schedule="own", model="mlp", hidden=(16,), max_epochs=1, threads=1)
     remark = run(config, tmp_path / "run", plots=False).summary["remark"]
-    assert remark.startswith("0 of 9 prunings done: the run ended by 'max epochs'")
+    assert remark.startswith("0 of 9 pruning steps done: the run ended by 'max epochs'")
     assert "threshold" not in remark

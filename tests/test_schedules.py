@@ -32,23 +32,23 @@ def test_cubic_schedule_prunes_by_itself():
 
 
 def test_equal_survivors():
-    schedule = EqualSurvivors(cycles=3)
-    kept = [1 - schedule.target(actprune.Progress(cycle=i), 0.875) for i in range(3)]
+    schedule = EqualSurvivors(pruning_steps=3)
+    kept = [1 - schedule.target(actprune.Progress(pruning_step=i), 0.875) for i in range(3)]
     assert kept == pytest.approx([0.5, 0.25, 0.125])
 
 
 def test_accuracy_triggers_one_pruning_per_report():
     model = small_net()
-    recipe = methods.magnitude(0.8, schedule=AccuracyTriggered(cycles=2, start=0.5, stop=0.9))
+    recipe = methods.magnitude(0.8, schedule=AccuracyTriggered(pruning_steps=2, start=0.5, stop=0.9))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     pruner = Pruner(model, recipe).attach(optimizer)
     assert pruner.report_metric(0.49) is None
     assert pruner.due(0.95)
     assert pruner.report_metric(0.95) is not None
     train(model, optimizer)  # an old report does not trigger anything
-    assert pruner.state.cycle == 1
+    assert pruner.state.pruning_step == 1
     assert pruner.report_metric(0.69) is None
-    assert pruner.report_metric(0.71).obtained == pytest.approx(0.8, abs=1e-3)
+    assert pruner.report_metric(0.71).actual == pytest.approx(0.8, abs=1e-3)
     assert pruner.finished
     assert pruner.report_metric(0.99) is None
     with pytest.raises(ObservationError, match="nan"):

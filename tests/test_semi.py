@@ -10,7 +10,7 @@ from actprune.errors import RecipeError
 from actprune.lab import RunConfig, resume, run, semi
 from actprune.lab.setup import build
 
-SMALL = {"model": "mlp", "hidden": (32, 16), "max_epochs": 5, "sparsity": 0.6, "schedule": "cubic", "cycles": 2,
+SMALL = {"model": "mlp", "hidden": (32, 16), "max_epochs": 5, "sparsity": 0.6, "schedule": "cubic", "pruning_steps": 2,
          "cubic_epochs": 4, "threads": 1, "batch_size": 32, "lr": 0.05, "labels": 40}  # fmt: skip
 
 
@@ -65,10 +65,10 @@ def test_unlabelled_images_change_what_is_learnt_once_their_weight_rises(tmp_pat
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    wanted = config(semi="pseudo", method="activation", count_from="unlabelled")
+    wanted = config(semi="pseudo", method="activation", calibration_from="unlabelled")
     whole = evidence(run(wanted, tmp_path / "whole", plots=False).folder)
     run(wanted, tmp_path / "again", plots=False)
-    for checkpoint in ("cycle-01", "cycle-02"):
+    for checkpoint in ("pruning-step-01", "pruning-step-02"):
         assert evidence(resume(tmp_path / "again", checkpoint=checkpoint, plots=False).folder) == whole
 
 

@@ -17,7 +17,7 @@ from actprune.lab.cli.main import app
 from actprune.lab.evaluate import evaluate
 
 CONFIG = RunConfig(
-    model="mlp", hidden=(32, 16), lr=0.1, batch_size=32, max_epochs=15, cycles=2, start_at=0.5, retrain_to=0.95,
+    model="mlp", hidden=(32, 16), lr=0.1, batch_size=32, max_epochs=15, pruning_steps=2, start_at=0.5, retrain_to=0.95,
     sparsity=0.8, threads=1, schedule="cubic", cubic_epochs=6, stop_at=1.0,
 )  # fmt: skip
 

@@ -12,9 +12,9 @@ from actprune.lab import RunConfig, labels, resume, run
 from actprune.lab.data import load
 from actprune.lab.seeding import drawn
 from actprune.lab.setup import build
-from actprune.lab.train import observe_images
+from actprune.lab.train import calibrate
 
-SMALL = {"model": "mlp", "hidden": (24, 16), "max_epochs": 3, "sparsity": 0.6, "schedule": "cubic", "cycles": 2,
+SMALL = {"model": "mlp", "hidden": (24, 16), "max_epochs": 3, "sparsity": 0.6, "schedule": "cubic", "pruning_steps": 2,
          "cubic_epochs": 2, "threads": 1, "batch_size": 64, "lr": 0.1}  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def config(**changes):
 def evidence(folder):
     names = ("metrics.jsonl", "model.safetensors", "masks.safetensors")
     files = {name: (folder / name).read_bytes() for name in names}
-    return files | {path.name: path.read_bytes() for path in (folder / "cycles").iterdir()}
+    return files | {path.name: path.read_bytes() for path in (folder / "pruning_steps").iterdir()}
 
 
 @given(st.integers(10, 900), st.integers(0, 50))
@@ -81,7 +81,9 @@ def two_versions(tmp_path, monkeypatch):
 def test_withheld_labels_are_read_by_nobody(tmp_path, two_versions, semi):
     found = [
         evidence(
-            run(config(data=data, labels=60, semi=semi, count_from="unlabelled"), tmp_path / str(i), plots=False).folder
+            run(
+                config(data=data, labels=60, semi=semi, calibration_from="unlabelled"), tmp_path / str(i), plots=False
+            ).folder
         )
         for i, data in enumerate(two_versions)
     ]
@@ -90,8 +92,8 @@ def test_withheld_labels_are_read_by_nobody(tmp_path, two_versions, semi):
 
 @pytest.mark.parametrize("where", ["train", "validation", "unlabelled"])
 def test_counts_come_from_the_images_that_were_named(where):
-    setup = build(config(labels=100, count_from=where, method="activation"))
-    observe_images(setup, 3, 40)
+    setup = build(config(labels=100, calibration_from=where, method="activation"))
+    calibrate(setup, 3, 40)
     pool = {"train": setup.train[0], "validation": setup.validation[0], "unlabelled": setup.unlabelled}[where]
     chosen = pool[drawn(len(pool), 40, 0, 3)]
     expected = (setup.model[:3](chosen) > 0).sum(0)
@@ -103,36 +105,41 @@ def test_counts_come_from_the_images_that_were_named(where):
 def test_a_method_that_counts_while_training_counts_on_drawn_images_instead(tmp_path):
     live = config(schedule="accuracy", start_at=0.3, retrain_to=0.6, max_epochs=4)
     assert build(live).recipe.count_on == "train"
-    result = run(live.with_(count_from="validation", count_images=7), tmp_path / "run", plots=False)
+    result = run(live.with_(calibration_from="validation", calibration_images=7), tmp_path / "run", plots=False)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["count_on"] == "observe"
-    assert result.summary["prunings_done"] > 0
+    assert result.summary["pruning_steps_done"] > 0
     rows = {int(sums["rows"]) for sums in result.pruner.state_dict()["sums"].values()}
     assert all(count % 7 == 0 for count in rows)
 
 
 def test_images_of_another_source_give_another_run(tmp_path):
     found = [
-        evidence(run(config(labels=100, count_from=where), tmp_path / where, plots=False).folder)
+        evidence(run(config(labels=100, calibration_from=where), tmp_path / where, plots=False).folder)
         for where in ("train", "validation", "unlabelled")
     ]
-    assert len({files["cycle-01.safetensors"] for files in found}) == 3
+    assert len({files["pruning-step-01.safetensors"] for files in found}) == 3
 
 
-@pytest.mark.parametrize("changes", [{"labels": 60, "count_from": "unlabelled"}, {"count_from": "validation"}])
+@pytest.mark.parametrize(
+    "changes", [{"labels": 60, "calibration_from": "unlabelled"}, {"calibration_from": "validation"}]
+)
 def test_going_back_to_a_checkpoint_changes_nothing(tmp_path, changes):
     wanted = config(**changes)
     whole = evidence(run(wanted, tmp_path / "whole", plots=False).folder)
     run(wanted, tmp_path / "again", plots=False)
-    assert evidence(resume(tmp_path / "again", checkpoint="cycle-01", plots=False).folder) == whole
+    assert evidence(resume(tmp_path / "again", checkpoint="pruning-step-01", plots=False).folder) == whole
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"count_from": "unlabelled"}, "labels=N"),
-        ({"count_from": "validation", "options": {"count_on": "train"}}, "live training batches are training images"),
-        ({"labels": 100, "count_from": "unlabelled", "method": "snip", "schedule": "before"}, "needs gradients"),
-        ({"count_from": "test"}, "count_from='test' cannot be used"),
+        ({"calibration_from": "unlabelled"}, "labels=N"),
+        (
+            {"calibration_from": "validation", "options": {"count_on": "train"}},
+            "live training batches are training images",
+        ),
+        ({"labels": 100, "calibration_from": "unlabelled", "method": "snip", "schedule": "before"}, "needs gradients"),
+        ({"calibration_from": "test"}, "calibration_from='test' cannot be used"),
         ({"labels": 0}, "labels=0 cannot be used"),
     ],
 )
@@ -151,7 +158,7 @@ def test_label_counts_that_cannot_be(count, message):
 
 
 def test_gradients_on_validation_images_are_allowed():
-    setup = build(config(method="snip", schedule="before", count_from="validation"))
-    observe_images(setup, 0, 16)
+    setup = build(config(method="snip", schedule="before", calibration_from="validation"))
+    calibrate(setup, 0, 16)
     setup.pruner.prune()
     assert setup.pruner.sparsity == pytest.approx(0.6, abs=0.01)

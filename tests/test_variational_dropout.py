@@ -280,6 +280,6 @@ def test_a_run_prunes_at_its_last_step_and_knows_its_examples(tmp_path):
     assert isinstance(penalty, VariationalDropout)
     assert penalty.examples == len(lab.data.load("digits").train[0])
     assert result.pruner.state.pruned_at == result.pruner.state.step > penalty.ramp_to
-    assert result.summary["obtained"] == pytest.approx(0.8, abs=1e-3)
+    assert result.summary["actual"] == pytest.approx(0.8, abs=1e-3)
     learnt = result.pruner.extra_parameters()[0]
     assert not torch.equal(learnt, torch.full_like(learnt, penalty.log_sigma2_init))  # the optimizer has it

@@ -71,7 +71,7 @@ def final_fraction(budget: Budget, total_weights: int) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """selected: what the scores chose. masks: the same without orphans, which is what is to be applied."""
+    """selected: what the scores chose. masks: the same without dead weights, which is what is to be applied."""
 
     selected: Masks
     masks: Masks
@@ -84,7 +84,7 @@ def select(
     signals: Callable[[str], Signals],
     fraction: float,
     *,
-    cycle: int = 0,
+    pruning_step: int = 0,
     others: Cost = Cost(),
     closure: Callable[[Masks], Masks] | None = None,
 ) -> Choice:
@@ -92,9 +92,9 @@ def select(
 
     layers: in execution order. signals: called lazily, possibly several times per layer, so that one layer's scores
     exist at a time. fraction: removal due, 0..1, of weights or (budget kind "flop") FLOP, ``others`` included for
-    ``of="all"``; of no meaning to a threshold. cycle: for staged allocation, which prunes layer ``cycle`` and those
+    ``of="all"``; of no meaning to a threshold. pruning_step: for staged allocation, which prunes that layer and those
     before it by ``fraction``.
-    closure: masks -> masks that removes orphans; used when the recipe says ``remove_orphans``.
+    closure: masks -> masks that removes dead weights; used when the recipe says ``remove_dead``.
 
     Raises BudgetError (the fraction cannot be met), LayerCollapseError (a layer would be emptied), RecipeError (unit,
     scope or criterion do not fit), ModelError (NaN scores).
@@ -105,14 +105,14 @@ def select(
         )
     _refuse_misfits(recipe, layers)
     scores = Scores(recipe.criterion, signals, recipe.unit)
-    selection = Selection(recipe, [_entry(recipe, facts) for facts in layers], scores, cycle)
+    selection = Selection(recipe, [_entry(recipe, facts) for facts in layers], scores, pruning_step)
     alone = others.flop if recipe.budget.kind == "flop" else others.weights
     asked = selection.asked(fraction, alone if recipe.budget.of == "all" else 0)
-    if not recipe.remove_orphans or closure is None:
+    if not recipe.remove_dead or closure is None:
         masks = selection.masks(asked)
         choice = Choice(masks, masks)
-    elif recipe.orphans_inside and not isinstance(recipe.unit, NM) and recipe.budget.kind != "threshold":
-        choice = _with_orphans_inside(selection, asked, closure)
+    elif recipe.dead_in_budget and not isinstance(recipe.unit, NM) and recipe.budget.kind != "threshold":
+        choice = _with_dead_in_budget(selection, asked, closure)
     else:
         masks = selection.masks(asked)
         choice = Choice(masks, closure(masks))
@@ -128,8 +128,8 @@ def _entry(recipe: Recipe, facts: LayerFacts) -> Entry:
     )
 
 
-def _with_orphans_inside(selection: Selection, asked: int, closure: Callable[[Masks], Masks]) -> Choice:
-    """The masks of the smallest selection that, with its orphans removed as well, reaches ``asked``.
+def _with_dead_in_budget(selection: Selection, asked: int, closure: Callable[[Masks], Masks]) -> Choice:
+    """The masks of the smallest selection that, with its dead weights removed as well, reaches ``asked``.
 
     The closure only removes more, so what is removed in all grows with the selection and bisection finds the place.
     """
@@ -161,10 +161,10 @@ def _refuse_misfits(recipe: Recipe, layers: Sequence[LayerFacts]) -> None:
         )
     if recipe.budget.kind == "threshold" and isinstance(recipe.unit, NM):
         raise RecipeError("an n:m unit fixes the sparsity, so no threshold can; use Budget.sparsity or unit=Weight()")
-    if recipe.remove_orphans and recipe.regrow == "splice":
+    if recipe.remove_dead and recipe.regrow == "splice":
         raise RecipeError(
-            "remove_orphans folds what dead neurons send into the next bias for good, but with regrow='splice' they "
-            "may return; use regrow='frozen', or leave the orphans to compact()"
+            "remove_dead folds what dead neurons send into the next bias for good, but with regrow='splice' they "
+            "may return; use regrow='frozen', or leave the dead weights to compact()"
         )
     for facts in layers:
         if isinstance(recipe.unit, NM):

@@ -22,13 +22,13 @@ class OneShot:
     at_step: int | None = None
 
     @property
-    def stages(self) -> int:
+    def pruning_steps(self) -> int:
         """One pruning."""
         return 1
 
     def due(self, progress: Progress) -> bool:
         """True once ``at_step`` is reached."""
-        return self.at_step is not None and progress.cycle == 0 and progress.step >= self.at_step
+        return self.at_step is not None and progress.pruning_step == 0 and progress.step >= self.at_step
 
     def target(self, progress: Progress, final: float) -> float:
         """The whole budget."""
@@ -51,53 +51,50 @@ class Cubic:
         _require(ok, f"cubic schedule needs 0 <= begin < end and 1 <= every <= end - begin; found {self}")
 
     @property
-    def stages(self) -> int:
-        """Number of prunings between begin and end."""
+    def pruning_steps(self) -> int:
+        """Number of pruning steps between begin and end."""
         return -(-(self.end - self.begin) // self.every)
 
-    def _step_of(self, cycle: int) -> int:
-        return min(self.begin + (cycle + 1) * self.every, self.end)
+    def _step_of(self, pruning_step: int) -> int:
+        return min(self.begin + (pruning_step + 1) * self.every, self.end)
 
     def due(self, progress: Progress) -> bool:
-        """True when the step of the next stage is reached."""
-        return progress.cycle < self.stages and progress.step >= self._step_of(progress.cycle)
+        """True when the step of the next pruning step is reached."""
+        return progress.pruning_step < self.pruning_steps and progress.step >= self._step_of(progress.pruning_step)
 
     def target(self, progress: Progress, final: float) -> float:
-        """Sparsity on the cubic curve at the planned step of this stage."""
-        done = (self._step_of(min(progress.cycle, self.stages - 1)) - self.begin) / (self.end - self.begin)
+        """Sparsity on the cubic curve at the planned step of this pruning step."""
+        done = (self._step_of(min(progress.pruning_step, self.pruning_steps - 1)) - self.begin) / (
+            self.end - self.begin
+        )
         return final * (1.0 - (1.0 - done) ** 3)
 
 
 @dataclass(frozen=True)
 class EqualSurvivors:
-    """The same share of the SURVIVORS is removed in each of ``cycles`` prunings, so kept = (1 - final)^(i / cycles).
+    """The same share of the SURVIVORS is removed in each pruning step: kept = (1 - final)^(i / pruning_steps).
 
     Source: iterative magnitude pruning, Frankle & Carbin 2019 (arXiv 1803.03635). Due every ``every`` steps, or only
     when ``prune()`` is called (``every=None``).
     """
 
-    cycles: int
+    pruning_steps: int
     every: int | None = None
 
     def __post_init__(self) -> None:
-        ok = self.cycles >= 1 and (self.every is None or self.every >= 1)
-        _require(ok, f"equal-survivors schedule needs cycles >= 1 and every >= 1; found {self}")
-
-    @property
-    def stages(self) -> int:
-        """Number of prunings."""
-        return self.cycles
+        ok = self.pruning_steps >= 1 and (self.every is None or self.every >= 1)
+        _require(ok, f"equal-survivors schedule needs pruning_steps >= 1 and every >= 1; found {self}")
 
     def due(self, progress: Progress) -> bool:
-        """True when the step of the next cycle is reached."""
-        if self.every is None or progress.cycle >= self.cycles:
+        """True when the step of the next pruning step is reached."""
+        if self.every is None or progress.pruning_step >= self.pruning_steps:
             return False
-        return progress.step >= (progress.cycle + 1) * self.every
+        return progress.step >= (progress.pruning_step + 1) * self.every
 
     def target(self, progress: Progress, final: float) -> float:
-        """1 - (1 - final)^((cycle + 1)/cycles); exactly ``final`` in the last cycle."""
-        done = min(progress.cycle + 1, self.cycles)
-        return final if done == self.cycles else 1.0 - (1.0 - final) ** (done / self.cycles)
+        """1 - (1 - final)^((pruning_step + 1)/pruning_steps); exactly ``final`` in the last pruning step."""
+        done = min(progress.pruning_step + 1, self.pruning_steps)
+        return final if done == self.pruning_steps else 1.0 - (1.0 - final) ** (done / self.pruning_steps)
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ class Decaying:
         _require(ok, f"decaying schedule needs 0 <= begin < stop, 0 <= ramp < stop - begin, every >= 1; found {self}")
 
     @property
-    def stages(self) -> int:
+    def pruning_steps(self) -> int:
         """Number of draws that fall on an update."""
         return _hits(self)
 
@@ -138,7 +135,7 @@ class Decaying:
 
     def due(self, progress: Progress) -> bool:
         """True at the steps that the draws have chosen."""
-        return progress.cycle < self.stages and self.hits(progress.step)
+        return progress.pruning_step < self.pruning_steps and self.hits(progress.step)
 
     def target(self, progress: Progress, final: float) -> float:
         """On the cubic curve until ``begin + ramp``, then ``final``."""
@@ -158,47 +155,45 @@ def _hits(schedule: Decaying) -> int:
 
 @dataclass(frozen=True)
 class AccuracyTriggered:
-    """The founding method: pruning i when the training accuracy reaches start + i (stop - start)/cycles.
+    """The founding method: pruning i when the training accuracy reaches start + i (stop - start)/pruning_steps.
 
-    Amounts are proportional to decay^i (29.75, 23.80, 19.04, 15.23, 12.18 % of the target for five cycles and 0.8).
+    Amounts are proportional to decay^i (29.75, 23.80, 19.04, 15.23, 12.18 % of the target for five steps and 0.8).
     Source: Ganguli & Chong 2024, Algorithms 17(1):48, and the authors' code (global scope).
     """
 
-    cycles: int = 5
+    pruning_steps: int = 5
     start: float = 0.80
     stop: float = 0.98
     decay: float = 0.8
 
     def __post_init__(self) -> None:
-        ok = self.cycles >= 1 and 0.0 <= self.start <= self.stop <= 1.0 and self.decay > 0
-        _require(ok, f"accuracy-triggered schedule needs cycles >= 1, 0 <= start <= stop <= 1, decay > 0; found {self}")
+        ok = self.pruning_steps >= 1 and 0.0 <= self.start <= self.stop <= 1.0 and self.decay > 0
+        _require(
+            ok,
+            f"accuracy-triggered schedule needs pruning_steps >= 1, 0 <= start <= stop <= 1, decay > 0; found {self}",
+        )
 
-    @property
-    def stages(self) -> int:
-        """Number of prunings."""
-        return self.cycles
-
-    def threshold(self, cycle: int) -> float:
-        """Training accuracy (0..1) that triggers pruning number ``cycle``."""
-        return self.start + cycle * (self.stop - self.start) / self.cycles
+    def threshold(self, pruning_step: int) -> float:
+        """Training accuracy (0..1) that triggers pruning number ``pruning_step``."""
+        return self.start + pruning_step * (self.stop - self.start) / self.pruning_steps
 
     def due(self, progress: Progress) -> bool:
         """True when the reported accuracy has reached the next threshold."""
-        if progress.metric is None or progress.cycle >= self.cycles:
+        if progress.metric is None or progress.pruning_step >= self.pruning_steps:
             return False
-        return progress.metric >= self.threshold(progress.cycle)
+        return progress.metric >= self.threshold(progress.pruning_step)
 
     def target(self, progress: Progress, final: float) -> float:
-        """Final * (sum of decay^i up to this cycle) / (sum over all cycles)."""
-        done = min(progress.cycle + 1, self.cycles)
-        if done == self.cycles:
+        """Final * (sum of decay^i up to this pruning step) / (sum over all pruning steps)."""
+        done = min(progress.pruning_step + 1, self.pruning_steps)
+        if done == self.pruning_steps:
             return final
-        return final * sum(self.decay**i for i in range(done)) / sum(self.decay**i for i in range(self.cycles))
+        return final * sum(self.decay**i for i in range(done)) / sum(self.decay**i for i in range(self.pruning_steps))
 
 
 @dataclass(frozen=True)
 class LayerByLayer:
-    """The founding method's local scope: one layer per stage.
+    """The founding method's local scope: one layer per pruning step.
 
     Each is due as soon as the accuracy of the last pruning is regained; the first waits for ``start``. Use with
     ``allocation="staged"``. Source: authors' code, ``layer_wise``.
@@ -210,7 +205,7 @@ class LayerByLayer:
         _require(0.0 <= self.start <= 1.0, f"layer-by-layer schedule needs 0 <= start <= 1; found {self}")
 
     @property
-    def stages(self) -> None:
+    def pruning_steps(self) -> None:
         """One per layer."""
         return None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from actprune.errors import CheckpointError
 from actprune.types import Progress, Sums
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass
@@ -23,14 +23,14 @@ class PruneState:
     snapshot   parameters and buffers to rewind to, by name
     moments    moments of the weights at the first pruning, for criteria that need them
     learnt     what the penalty learns beside each weight (live parameters)
-    hidden     the values behind the zeros of a splicing recipe
+    dense      the dense weights behind the mask of a splicing recipe
     dropout    dropout rates as they were before they were rescaled
     pruned_at  optimizer steps at the latest pruning
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
     graph      where each activation is final and who reads it, as plain values (``graph.Graph.to_dict``)
-    orphans    cost (weights, or FLOP for a FLOP budget) of all orphans removed so far
+    dead       cost (weights, or FLOP for a FLOP budget) of all dead weights removed so far
     forwards   training forwards seen by live counting, of which each ``count_every``-th is counted
-    probe      two examples of the first observed input, to measure what a dead neuron still sends
+    example    two examples of the first observed input, to measure what a dead neuron still sends
     """
 
     masks: dict[str, Tensor] = field(default_factory=dict)
@@ -39,24 +39,24 @@ class PruneState:
     snapshot: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Sums] = field(default_factory=dict)
     learnt: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    hidden: dict[str, Tensor] = field(default_factory=dict)
+    dense: dict[str, Tensor] = field(default_factory=dict)
     dropout: dict[str, float] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     graph: dict[str, Any] | None = None
-    probe: Any = None
+    example: Any = None
     forwards: int = 0
     step: int = 0
     pruned_at: int = 0
-    cycle: int = 0
+    pruning_step: int = 0
     metric: float | None = None
     metric_at_last_prune: float | None = None
-    orphans: int = 0
+    dead: int = 0
     released: bool = False
 
     @property
     def progress(self) -> Progress:
         """What a schedule may look at."""
-        return Progress(self.step, self.cycle, self.metric, self.metric_at_last_prune)
+        return Progress(self.step, self.pruning_step, self.metric, self.metric_at_last_prune)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: ``torch.load(..., weights_only=True)`` reads it back."""

@@ -52,7 +52,7 @@ def check_round_trips(make: Factory) -> None:
 
 
 def check_exact_budget(make: Factory) -> None:
-    """Asked is obtained: exactly for weights, overshooting by less than one unit for neurons and blocks."""
+    """Target is actual: exactly for weights, overshooting by less than one unit for neurons and blocks."""
     for sparsity in _sparsities(make):
         recipe, model = make(sparsity), small_net()
         pruner, report = prune(model, recipe, sparsity)
@@ -65,13 +65,11 @@ def check_exact_budget(make: Factory) -> None:
             total = _counted(model, recipe, masks)
         need = math.floor(sparsity * total + 0.5)
         assert removed >= need, f"{recipe.name}: asked {need} of {total} weights, removed only {removed}"
-        exact = isinstance(recipe.unit, Weight) and not recipe.remove_orphans
-        slack = (
-            0 if exact or isinstance(recipe.unit, NM) else total if recipe.remove_orphans else 2 * _largest_unit(masks)
-        )
+        exact = isinstance(recipe.unit, Weight) and not recipe.remove_dead
+        slack = 0 if exact or isinstance(recipe.unit, NM) else total if recipe.remove_dead else 2 * _largest_unit(masks)
         assert removed <= need + slack, f"{recipe.name}: asked {need} of {total} weights, removed {removed}"
         if recipe.allocation != "staged":
-            assert math.isclose(report.obtained, removed / total), "the report must say what was really removed"
+            assert math.isclose(report.actual, removed / total), "the report must say what was really removed"
         for name, mask in masks.items():
             assert not model.get_parameter(name)[~mask].any(), f"{name}: pruned weights must be exactly zero"
 
@@ -123,7 +121,7 @@ def check_dtypes(make: Factory) -> None:
         model = small_net().to(dtype)
         before = {name: (parameter, parameter.dtype, parameter.device) for name, parameter in model.named_parameters()}
         pruner, report = prune(model, make(sparsity), sparsity)
-        assert report.obtained > 0, f"{dtype}: nothing was pruned"
+        assert report.actual > 0, f"{dtype}: nothing was pruned"
         for name, parameter in model.named_parameters():
             assert before[name][0] is parameter, f"{dtype}: {name} was replaced by another parameter"
             assert before[name][1:] == (parameter.dtype, parameter.device), f"{dtype}: {name} changed dtype or device"

@@ -150,7 +150,7 @@ class Progress:
     """Where the user's training stands. ``metric``: what ``report_metric`` was last told (training accuracy, 0..1)."""
 
     step: int = 0
-    cycle: int = 0
+    pruning_step: int = 0
     metric: float | None = None
     metric_at_last_prune: float | None = None
 
@@ -159,12 +159,12 @@ class Progress:
 class Schedule(Protocol):
     """When to prune and how far, both pure functions of ``Progress``.
 
-    ``stages`` is the number of prunings it plans; None means one for every layer (the staged local scope).
+    ``pruning_steps`` is how many it plans; None means one for every layer (the staged local scope).
     """
 
     @property
-    def stages(self) -> int | None:
-        """Number of prunings planned."""
+    def pruning_steps(self) -> int | None:
+        """Number of pruning steps planned."""
         ...
 
     def due(self, progress: Progress) -> bool:
@@ -172,7 +172,7 @@ class Schedule(Protocol):
         ...
 
     def target(self, progress: Progress, final: float) -> float:
-        """Cumulative removal, 0..final, that the pruning number ``progress.cycle`` aims at."""
+        """Cumulative removal, 0..final, that the pruning number ``progress.pruning_step`` aims at."""
         ...
 
 
@@ -252,8 +252,8 @@ class Recipe:
     sharing         how the finished weights are shared and coded, for the loop to carry out; None: they are not
     skip_output     leave the last layer alone (it has no activation that another layer sees)
     keep_at_least   units per layer that never compete, so that no layer is emptied by a global ranking
-    remove_orphans  also remove weights out of neurons that can no longer fire, their constant folded into the next bias
-    orphans_inside  True: orphans count towards the budget; False: in global scope they come on top of it
+    remove_dead     also remove weights out of neurons that can no longer fire, their constant folded into the next bias
+    dead_in_budget  True: dead weights count towards the budget; False: in global scope they come on top of it
     allow_collapse  fnmatch patterns of weights that may be emptied ("fc1.weight", "*")
     reset_counts    forget the sums after every pruning (False accumulates them, as the founding code does)
     """
@@ -274,8 +274,8 @@ class Recipe:
     sharing: Sharing | None = None
     skip_output: bool = False
     keep_at_least: int = 0
-    remove_orphans: bool = False
-    orphans_inside: bool = True
+    remove_dead: bool = False
+    dead_in_budget: bool = True
     allow_collapse: tuple[str, ...] = ()
     reset_counts: bool = False
     seed: int = 0

@@ -117,8 +117,8 @@ def compact(
 def _example(model: nn.Module, state: Any, example: Any) -> Any:
     if example is not None:
         return example
-    if isinstance(state, PruneState) and state.probe is not None:
-        return state.probe
+    if isinstance(state, PruneState) and state.example is not None:
+        return state.example
     known = getattr(model, "actprune_example", None)
     if known is None:
         raise CompactionError(

@@ -24,11 +24,11 @@ _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Enforcer:
     """Zeroes the pruned weights of a model and of copies of it (EMA).
 
-    hidden: where a splicing recipe keeps the values behind the zeros; None for every other.
+    dense: where a splicing recipe keeps the dense weights behind the mask; None for every other.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], hidden: dict[str, Tensor] | None = None) -> None:
-        self.hidden = hidden
+    def __init__(self, parameters: Mapping[str, nn.Parameter], dense: dict[str, Tensor] | None = None) -> None:
+        self.dense = dense
         self._shown = False
         self.targets: list[Mapping[str, nn.Parameter]] = [parameters]
         self.parameters = parameters
@@ -49,27 +49,27 @@ class Enforcer:
         self.targets.append(parameters)
 
     def show(self) -> None:
-        """Put the values behind the zeros back into the weights of a splicing recipe: an optimizer step follows, or a
-        pruning that looks at them.
+        """Put the dense weights behind the mask back, for a splicing recipe: an optimizer step follows, or a pruning
+        that looks at them.
         """
-        if self.hidden and not self._shown:
+        if self.dense and not self._shown:
             with torch.no_grad():
-                for name, values in self.hidden.items():  # only behind zeros: the others are the user's to change
+                for name, values in self.dense.items():  # only behind zeros: the others are the user's to change
                     weight = local(self.parameters[name])
                     weight.copy_(torch.where(self._masks[name], weight, values.to(weight.device)))
-        self._shown = bool(self.hidden)
+        self._shown = bool(self.dense)
 
     def forget(self) -> None:
-        """Drop the values behind the zeros: what is pruned starts again from zero."""
-        if self.hidden is not None:
-            self.hidden.clear()
+        """Drop the dense weights behind the mask: what is pruned starts again from zero."""
+        if self.dense is not None:
+            self.dense.clear()
 
     @torch.no_grad()
     def settle(self) -> None:
         """After a step or a pruning: zero what is pruned; a splicing recipe remembers the values first."""
-        if self.hidden is not None and (self._shown or not self.hidden):
+        if self.dense is not None and (self._shown or not self.dense):
             for name in self._masks:
-                self.hidden[name] = local(self.parameters[name]).clone()
+                self.dense[name] = local(self.parameters[name]).clone()
         self._shown = False
         self.apply()
 

@@ -23,7 +23,7 @@ class Observer:
 
     graph      what the last traced forward has shown, or None
     positions  output positions per example of every Linear and conv that was reached
-    probe      ``(args, kwargs)`` of the first forward, cut to two examples; None if they cannot be cut
+    example    ``(args, kwargs)`` of the first forward, cut to two examples; None if they cannot be cut
 
     Non-zero firing is not counted at output layers without a non-linearity, where every neuron would always fire.
     Counts of live batches are moved into ``sums`` when ``observer.sums`` is read (or by ``flush``), not at every step.
@@ -37,7 +37,7 @@ class Observer:
         self.statistics = tuple(dict.fromkeys(statistics))
         self.graph: Graph | None = None
         self.positions: dict[str, int] = {}
-        self.probe: Any = None
+        self.example: Any = None
         self._model = model
         self._sums = sums
         self._live: Session | None = None
@@ -177,8 +177,8 @@ class Observer:
     def _take_structure(self, session: Session) -> None:
         self.graph = session.graph
         self.positions.update(session.positions)
-        if self.probe is None:
-            self.probe = session.probe
+        if self.example is None:
+            self.example = session.example
 
     def _check_sites(self, graph: Graph | None) -> None:
         """As early as the first forward: operations that are known to be never exactly zero."""
@@ -207,5 +207,5 @@ def look(observer: Observer, model: nn.Module, example: Any) -> None:
     looker = Observer(model, observer.layers, [], {})
     with looker.observing():
         model(*example) if isinstance(example, (tuple, list)) else model(example)
-    observer.graph, observer.probe = looker.graph, looker.probe
+    observer.graph, observer.example = looker.graph, looker.example
     observer.positions.update(looker.positions)

@@ -153,20 +153,20 @@ def total(pruner: Pruner) -> int:
     return counted + (_others(pruner, names).weights if pruner.recipe.budget.of == "all" else 0)
 
 
-def on_top_of_orphans(pruner: Pruner, job: Job, asked: float) -> float:
-    """The removal to select for. Orphans outside the budget do not use it up: what was asked goes on top of them,
-    until nothing is left. A budget per layer has no such top: there an orphan counts as removed in its layer.
+def on_top_of_dead(pruner: Pruner, job: Job, target: float) -> float:
+    """The removal to select for. Dead weights outside the budget do not use it up: what was asked goes on top of them,
+    until nothing is left. A budget per layer has no such top: there a dead weight counts as removed in its layer.
     """
-    if pruner.recipe.orphans_inside or not pruner.recipe.remove_orphans or pruner.recipe.scope != "global":
-        return asked
+    if pruner.recipe.dead_in_budget or not pruner.recipe.remove_dead or pruner.recipe.scope != "global":
+        return target
     flop = pruner.recipe.budget.kind == "flop"
     mine = sum(math.prod(fact.shape) * _price(pruner, fact) for fact in job.facts)
     others = (job.others.flop if flop else job.others.weights) if pruner.recipe.budget.of == "all" else 0
-    return min(asked + pruner.state.orphans / (mine + others), mine / (mine + others))
+    return min(target + pruner.state.dead / (mine + others), mine / (mine + others))
 
 
-def orphans(pruner: Pruner, job: Job, choice: Choice) -> int:
-    """Cost of the orphans that a choice removes."""
+def dead_cost(pruner: Pruner, job: Job, choice: Choice) -> int:
+    """Cost of the dead weights that a choice removes."""
     return sum(
         int((choice.selected[fact.name] & ~choice.masks[fact.name]).sum()) * _price(pruner, fact) for fact in job.facts
     )
@@ -176,20 +176,20 @@ def _price(pruner: Pruner, fact: LayerFacts) -> int:
     return 2 * fact.positions if pruner.recipe.budget.kind == "flop" else 1
 
 
-def report(pruner: Pruner, job: Job, masks: Mapping[str, Tensor], asked: float) -> PruneReport:
-    """Asked against obtained, in the budget's own denominator."""
+def report(pruner: Pruner, job: Job, masks: Mapping[str, Tensor], target: float) -> PruneReport:
+    """Target against actual, in the budget's own denominator."""
     budget = pruner.recipe.budget
     others = job.others if budget.of == "all" else Cost(0, 0)
     weights = sum(mask.numel() for mask in masks.values()) + others.weights
     kept = sum(int(mask.sum()) for mask in masks.values()) + others.weights
     flop = sum(2 * masks[fact.name].numel() * fact.positions for fact in job.facts) + others.flop
     flop_kept = sum(2 * int(masks[fact.name].sum()) * fact.positions for fact in job.facts) + others.flop
-    obtained = 1 - flop_kept / flop if budget.kind == "flop" else 1 - kept / weights
+    actual = 1 - flop_kept / flop if budget.kind == "flop" else 1 - kept / weights
     return PruneReport(
-        cycle=pruner.state.cycle + 1,
+        pruning_step=pruner.state.pruning_step + 1,
         budget=f"{budget.kind} {budget.value:g} of {budget.of}, final {final_fraction(budget, weights):.4f}",
-        asked=obtained if budget.kind == "threshold" else asked,
-        obtained=obtained,
+        target=actual if budget.kind == "threshold" else target,
+        actual=actual,
         sparsity=1 - kept / weights,
         compression=weights / kept if kept else float("inf"),
         flop_kept=flop_kept / flop,
@@ -226,9 +226,9 @@ def _check_structure(pruner: Pruner) -> None:
             "training, train in model.train() mode, and do not send the batches through a torch.compile'd model "
             "(its hooks are deaf; use count_on='observe' there)"
         )
-    if recipe.remove_orphans and pruner.observer.graph is None:
+    if recipe.remove_dead and pruner.observer.graph is None:
         raise ObservationError(
-            "remove_orphans has to see one forward pass to know which layer reads which: run observe(), or give "
+            "remove_dead has to see one forward pass to know which layer reads which: run observe(), or give "
             "Pruner(example=...)"
         )
 

@@ -56,7 +56,7 @@ class Pruner:
         statistics = [stats.make(need) for need in recipe.criterion.needs if need.statistic not in plan.OWN_NEEDS]
         self.observer = Observer(self.model, self.layers, statistics, self._state.sums)
         self._needs_gradient = any(need.statistic == "gradient" for need in recipe.criterion.needs)
-        self.enforcer = Enforcer(self.parameters, self._state.hidden if recipe.regrow == "splice" else None)
+        self.enforcer = Enforcer(self.parameters, self._state.dense if recipe.regrow == "splice" else None)
         self._optimizers: list[Optimizer] = []
         self._handles: list[Any] = []
         self.watchers: list[Callable[[str], None]] = []  # called with "before" and "after" around every pruning
@@ -105,11 +105,11 @@ class Pruner:
         """Make these the masks: zero what is pruned, recover, and count the pruning."""
         self._state.masks = masks
         self.enforcer.set_masks(masks)
-        last = self._state.cycle + 1 >= self.stages
+        last = self._state.pruning_step + 1 >= self.pruning_steps
         recover(self.model, self.recipe.recovery, self._state, self._optimizers, weights=self.parameters, last=last)
         rescale_dropout(self.model, self.recipe.recovery, self._state, self._weights())
         self.enforcer.settle()  # after recovering: what it has put back is what splicing remembers
-        self._state.cycle += 1
+        self._state.pruning_step += 1
         self._state.pruned_at = self._state.step
         self._state.metric_at_last_prune = self._state.metric
         self._state.gradients.clear()
@@ -167,13 +167,13 @@ class Pruner:
     @property
     def lr_scale(self) -> float:
         """Factor that the recipe wants on the learning rate now (retraining at a reduced rate). The loop is yours."""
-        return self.recipe.recovery.lr_scale if self._state.cycle else 1.0
+        return self.recipe.recovery.lr_scale if self._state.pruning_step else 1.0
 
     @property
     def schedule_step(self) -> int:
         """Where the learning-rate schedule ought to stand: the steps done, or less after the recipe has rewound it."""
         replays = self.recipe.recovery.replays
-        if replays is None or not self._state.cycle:
+        if replays is None or not self._state.pruning_step:
             return self._state.step
         return self._state.step - self._state.pruned_at + min(replays, self._state.pruned_at)
 
@@ -197,7 +197,7 @@ class Pruner:
             take_snapshot(self.model, self.recipe.recovery, self._state)
             # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
             moment = self._state.progress
-            if self.recipe.schedule.due(type(moment)(moment.step, moment.cycle)):
+            if self.recipe.schedule.due(type(moment)(moment.step, moment.pruning_step)):
                 self.prune()
         finally:
             self._after_step()
@@ -209,8 +209,8 @@ class Pruner:
     def due(self, metric: float | None = None) -> bool:
         """Whether ``report_metric(metric)`` would prune now."""
         moment = self._state.progress
-        asked = type(moment)(moment.step, moment.cycle, metric, moment.metric_at_last_prune)
-        return not self.finished and self.recipe.schedule.due(asked)
+        now = type(moment)(moment.step, moment.pruning_step, metric, moment.metric_at_last_prune)
+        return not self.finished and self.recipe.schedule.due(now)
 
     def report_metric(self, metric: float) -> PruneReport | None:
         """Tell how good training is (the founding method: training accuracy, 0..1); prunes when it is due."""
@@ -238,7 +238,7 @@ class Pruner:
         observer, graph = self.observer, self.observer.graph
         observer.flush()
         self._state.graph = None if graph is None else graph.to_dict()
-        self._state.probe = observer.probe
+        self._state.example = observer.example
         self._state.positions = dict(observer.positions)
         self._state.forwards = observer.forwards
         return self._state
@@ -257,17 +257,17 @@ class Pruner:
 
     @property
     def finished(self) -> bool:
-        """Whether all planned prunings are done."""
-        return self._state.cycle >= self.stages
+        """Whether all planned pruning steps are done."""
+        return self._state.pruning_step >= self.pruning_steps
 
     def _weights(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
-    def stages(self) -> int:
-        """Prunings that are planned."""
-        stages = self.recipe.schedule.stages
-        return len(plan.pruned_layers(self)) if stages is None else stages
+    def pruning_steps(self) -> int:
+        """Pruning steps that are planned."""
+        planned = self.recipe.schedule.pruning_steps
+        return len(plan.pruned_layers(self)) if planned is None else planned
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume bit for bit: tensors, numbers and strings (``torch.load(weights_only=True)``).

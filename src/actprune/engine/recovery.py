@@ -57,7 +57,7 @@ def recover(
     if isinstance(recovery, Reshuffle) and last:
         reshuffle({name: local(weight) for name, weight in weights.items()}, recovery.seed)
     if isinstance(recovery, Reinitialise):
-        reinitialise(model, recovery.seed + state.cycle)
+        reinitialise(model, recovery.seed + state.pruning_step)
     if isinstance(recovery, (*_FROM_SNAPSHOT, RewindRate, Reinitialise)):
         for optimizer in optimizers:
             optimizer.state.clear()

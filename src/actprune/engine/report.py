@@ -1,4 +1,4 @@
-"""What a pruning did: asked against obtained, in total and per layer."""
+"""What a pruning step did: target against actual, in total and per layer."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Result of one ``prune()``. ``asked`` and ``obtained`` are removed fractions in the budget's own terms.
+    """Result of one ``prune()``. ``target`` and ``actual`` are removed fractions in the budget's own terms.
 
     compression: weights before / after over all prunable-type layers the budget counts. flop_kept: fraction of those
     layers' dense FLOP.
     """
 
-    cycle: int
+    pruning_step: int
     budget: str
-    asked: float
-    obtained: float
+    target: float
+    actual: float
     sparsity: float
     compression: float
     flop_kept: float
@@ -44,7 +44,7 @@ class PruneReport:
 
     def __str__(self) -> str:
         head = (
-            f"pruning {self.cycle}: asked {self.asked:.2%}, obtained {self.obtained:.2%} ({self.budget}); "
+            f"pruning step {self.pruning_step}: target {self.target:.2%}, actual {self.actual:.2%} ({self.budget}); "
             f"sparsity {self.sparsity:.2%}, compression {self.compression:.1f}x, FLOP kept {self.flop_kept:.2%}"
         )
         rows = [("layer", "shape", "kept", "of", "kept %", "neurons")]

@@ -21,10 +21,10 @@ def restore(pruner: Pruner, state: PruneState) -> None:
         if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
             found = tuple(parameters[name].shape) if name in parameters else "no such weight"
             raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
-    for name, values in state.hidden.items():
+    for name, values in state.dense.items():
         if name not in state.masks or tuple(values.shape) != tuple(local(parameters[name]).shape):
             raise CheckpointError(
-                f"stored values behind the zeros of {name} are {tuple(values.shape)}: not of this model"
+                f"stored dense weights behind the mask of {name} are {tuple(values.shape)}: not of this model"
             )
     pruner.learner.load(state.learnt)
     undo_dropout(pruner.model, pruner.state)
@@ -33,12 +33,12 @@ def restore(pruner: Pruner, state: PruneState) -> None:
     pruner.take_state(state)
     pruner.observer.sums = state.sums
     pruner.observer.graph = None if state.graph is None else Graph.from_dict(state.graph)
-    pruner.observer.probe = state.probe
+    pruner.observer.example = state.example
     pruner.observer.positions = dict(state.positions)
     pruner.observer.forwards = state.forwards
     pruner.enforcer.set_masks(state.masks)
-    if pruner.enforcer.hidden is not None:
-        pruner.enforcer.hidden = state.hidden
+    if pruner.enforcer.dense is not None:
+        pruner.enforcer.dense = state.dense
     rescale_dropout(pruner.model, pruner.recipe.recovery, state, sum(p.numel() for p in parameters.values()))
     if pruner.finished:
         pruner.observer.stop_live()

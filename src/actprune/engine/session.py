@@ -41,7 +41,7 @@ class Session:
         self.batches = 0
         self.graph: Graph | None = None
         self.positions: dict[str, int] = {}
-        self.probe: Any = None
+        self.example: Any = None
         self._root, self._due, self._thorough, self._traced = root, due, thorough, traced
         self._rarely = rarely
         self._switch = Switch()
@@ -92,7 +92,7 @@ class Session:
         if not self._counting:
             return
         if self.batches == 0:
-            self.probe = two_examples((args, kwargs))
+            self.example = two_examples((args, kwargs))
         if self._thorough and examples_in((args, kwargs)) == 0:
             raise ObservationError(
                 "a batch of 0 examples was sent through the model; leave empty batches out of the data"

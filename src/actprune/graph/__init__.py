@@ -1,10 +1,10 @@
 """L2: where each neuron's activation is seen, and which layers read it. Found by watching one forward pass."""
 
+from actprune.graph.dead import dead_neurons, without_constants, without_dead
 from actprune.graph.hooks import Hook
 from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
 from actprune.graph.nodes import Consumer, Graph, Site
 from actprune.graph.ops import is_known, op_of
-from actprune.graph.orphans import dead_neurons, without_constants, without_orphans
 from actprune.graph.record import tensors_in
 from actprune.graph.tracer import Tracer
 
@@ -26,5 +26,5 @@ __all__ = [
     "unwrap",
     "weight_name",
     "without_constants",
-    "without_orphans",
+    "without_dead",
 ]

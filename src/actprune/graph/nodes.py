@@ -46,7 +46,7 @@ class Graph:
     """What one forward pass has shown.
 
     sites      by weight name, in execution order
-    consumers  None: not understood (residual sum, concat, matmul, also a model output ...), so orphans must stay
+    consumers  None: not understood (residual sum, concat, matmul, also a model output ...), so dead weights must stay
     outputs    layers whose activation becomes the model's output without passing another layer
     repeats    further sites of layers that are called more than once in one forward (shared modules, tied weights)
     """

@@ -24,12 +24,12 @@ class RunConfig(BaseModel):
     semi                  what is done with the others while training: "none", or "pseudo" (see ``lab.semi``)
     method, options       a name of ``actprune.methods.names()`` and its own options, plain JSON values
     sparsity              fraction of weights to remove
-    schedule              "accuracy": ``cycles`` prunings, at training accuracies from ``start_at`` in equal steps
+    schedule              "accuracy": ``pruning_steps`` of them, at training accuracies from ``start_at`` in equal steps
                           towards ``retrain_to`` (the founding article's, for every method so that they compare; methods
-                          with an accuracy-driven schedule of their own keep it); "cubic": ``cycles`` prunings between
+                          with an accuracy-driven schedule of their own keep it); "cubic": ``pruning_steps`` between
                           epochs, spread over the first ``cubic_epochs`` (Zhu & Gupta; default half of ``max_epochs``);
                           "once": everything at once after ``cubic_epochs``; "before": before training (SNIP as
-                          published); "rounds": ``cycles`` prunings after equal shares of the epochs, the same share of
+                          published); "rounds": ``pruning_steps`` after equal shares of the epochs, the same share of
                           the survivors each (lottery tickets); "decaying": again and again, ever more rarely, between
                           10 % and 75 % of the epochs, the sparsity rising until ``cubic_epochs`` (network surgery);
                           "own": the method's own default
@@ -39,11 +39,11 @@ class RunConfig(BaseModel):
     stop_at               training accuracy that ends the run once the last pruning is done; default ``retrain_to``
     patience              "ticks" (hopeless epochs) before the run stops early, see ``lab.stopping``; 0 never stops
     patience_from         "last_pruning": ticks count only once the last pruning is done; "start": from the first epoch,
-                          as in the authors' code, where it can end a run before its prunings are done
+                          as in the authors' code, where it can end a run before its pruning steps are done
     restore_best          take the weights of the epoch with the lowest validation loss after the last pruning
-    count_images          random training images drawn (with replacement) for each observation, where the method counts
+    calibration_images    random training images drawn (with replacement) for each observation, where the method counts
                           on such images and not on the live training batches
-    count_from            what they are drawn from: "train" (the labelled ones), "validation", or "unlabelled" (the
+    calibration_from      what they are drawn from: "train" (the labelled ones), "validation", or "unlabelled" (the
                           training images without label); a method that counts on the live batches by default counts
                           on drawn images instead, unless this is "train"
     spectra               write singular values of every prunable layer around each pruning (at most 50), see
@@ -71,12 +71,12 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = {}
     sparsity: float = Field(0.9, ge=0, lt=1)
     schedule: Literal["accuracy", "cubic", "once", "before", "rounds", "decaying", "own"] = "accuracy"
-    cycles: int = Field(5, ge=1)
+    pruning_steps: int = Field(5, ge=1)
     start_at: float = Field(0.80, ge=0, le=1)
     retrain_to: float = Field(0.98, ge=0, le=1)
     cubic_epochs: int | None = Field(None, ge=1)
-    count_images: int = Field(32, ge=1)
-    count_from: Literal["train", "validation", "unlabelled"] = "train"
+    calibration_images: int = Field(32, ge=1)
+    calibration_from: Literal["train", "validation", "unlabelled"] = "train"
     spectra: bool = False
 
     seed: int = Field(0, ge=0)

@@ -14,7 +14,7 @@ from actprune.lab.folder import RunFolder
 if TYPE_CHECKING:
     from actprune.lab.setup import Setup
 
-Cycle = dict[str, dict[str, Tensor]]
+PruningStep = dict[str, dict[str, Tensor]]
 
 
 def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
@@ -24,17 +24,29 @@ def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
     """
     from actprune.lab.report import plots  # matplotlib is slow to import
 
-    rows, cycles = folder.rows(), _cycles(folder)
-    around = [{short(name): own for name, own in cycle.items()} for cycle in spectra.read(folder.path)[0]]
+    rows, pruning_steps = folder.rows(), _pruning_steps(folder)
+    around = [{short(name): own for name, own in pruning_step.items()} for pruning_step in spectra.read(folder.path)[0]]
     target = folder.path / "plots"
     target.mkdir(exist_ok=True)
     drawn: list[Path] = []
     fired = [
-        {short(name): (sums["fired"].numpy(), int(sums["rows"])) for name, sums in cycle.items() if "fired" in sums}
-        for cycle in cycles
+        {
+            short(name): (sums["fired"].numpy(), int(sums["rows"]))
+            for name, sums in pruning_step.items()
+            if "fired" in sums
+        }
+        for pruning_step in pruning_steps
     ]
-    kept = [{short(name): sums["kept"].numpy() for name, sums in cycle.items() if "kept" in sums} for cycle in cycles]
-    fan_in = {short(name): int(sums["fan_in"]) for cycle in cycles for name, sums in cycle.items() if "fan_in" in sums}
+    kept = [
+        {short(name): sums["kept"].numpy() for name, sums in pruning_step.items() if "kept" in sums}
+        for pruning_step in pruning_steps
+    ]
+    fan_in = {
+        short(name): int(sums["fan_in"])
+        for pruning_step in pruning_steps
+        for name, sums in pruning_step.items()
+        if "fan_in" in sums
+    }
     for suffix in ("svg", "png"):
         if rows:
             plots.training_curves(rows, target / f"training.{suffix}", title, score)
@@ -74,7 +86,7 @@ def short(name: str) -> str:
 
 
 def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a cycle's file holds: ``<layer>/<sum>`` as observed, ``<layer>/kept`` per neuron, ``<layer>/fan_in``."""
+    """The file of a pruning step: ``<layer>/<sum>`` as observed, ``<layer>/kept`` per neuron, ``<layer>/fan_in``."""
     from actprune.analysis import survival
 
     flat = {f"{name}/{key}": value.cpu().contiguous() for name, sums in counts.items() for key, value in sums.items()}
@@ -85,16 +97,16 @@ def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) ->
     return flat
 
 
-def _cycles(folder: RunFolder) -> list[Cycle]:
+def _pruning_steps(folder: RunFolder) -> list[PruningStep]:
     from safetensors.torch import load_file
 
-    found: list[Cycle] = []
-    for path in sorted((folder.path / "cycles").glob("cycle-*.safetensors")):
-        cycle: Cycle = {}
+    found: list[PruningStep] = []
+    for path in sorted((folder.path / "pruning_steps").glob("pruning-step-*.safetensors")):
+        pruning_step: PruningStep = {}
         for key, value in load_file(path).items():
             name, _, part = key.rpartition("/")
-            cycle.setdefault(name, {})[part] = value
-        found.append(cycle)
+            pruning_step.setdefault(name, {})[part] = value
+        found.append(pruning_step)
     return found
 
 

@@ -2,8 +2,8 @@
 
 config.json recipe.json environment.json   written before training; config.json last, so that it marks a complete set
 metrics.jsonl timings.jsonl                one line per epoch; times are apart because they never repeat
-cycles/cycle-01.safetensors                counts the pruning went by, and kept weights per neuron
-checkpoints/last.pt cycle-01.pt            after every epoch; after every pruning
+pruning_steps/pruning-step-01.safetensors  counts the pruning went by, and kept weights per neuron
+checkpoints/last.pt pruning-step-01.pt     after every epoch; after every pruning
 model.safetensors masks.safetensors summary.json plots/   when the run is over
 """
 
@@ -21,7 +21,7 @@ FILES = (
     "config.json", "recipe.json", "environment.json", "metrics.jsonl", "timings.jsonl", "model.safetensors",
     "masks.safetensors", "summary.json",
 )  # fmt: skip
-FOLDERS = ("checkpoints", "cycles", "plots")
+FOLDERS = ("checkpoints", "pruning_steps", "plots")
 _BEFORE_CONFIG = {"recipe.json", "environment.json", lock.NAME}
 _LINES = ("metrics.jsonl", "timings.jsonl")
 
@@ -108,11 +108,11 @@ class RunFolder:
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
-    def save(self, values: dict[str, Any], cycle: int | None) -> None:
+    def save(self, values: dict[str, Any], pruning_step: int | None) -> None:
         """``last.pt``, and before it the checkpoint of the pruning that just happened, if one did."""
         content = checkpoint.packed(values)
-        if cycle is not None:
-            checkpoint.save(self._checkpoint(f"cycle-{cycle:02d}"), content)
+        if pruning_step is not None:
+            checkpoint.save(self._checkpoint(f"pruning-step-{pruning_step:02d}"), content)
         checkpoint.save(self._checkpoint("last"), content)
 
     def load(self, name: str = "last") -> dict[str, Any] | None:
@@ -121,21 +121,21 @@ class RunFolder:
         Raises CheckpointError naming those that can be used instead.
         """
         path = self._checkpoint(name)
-        if not path.exists() and name == "last" and not self.cycles():
+        if not path.exists() and name == "last" and not self.pruning_steps():
             return None
         try:
             return checkpoint.load(path)
         except CheckpointError as error:
-            others = [other for other in self.cycles() if other != name and self._readable(other)]
+            others = [other for other in self.pruning_steps() if other != name and self._readable(other)]
             if others:
                 remedy = f"intact: {', '.join(others)}; go on with `actprune resume {self.path} --from {others[-1]}`"
             else:
                 remedy = f"no other checkpoint is intact; start again with `actprune run --overwrite --out {self.path}`"
             raise CheckpointError(f"{error}; {remedy}") from error
 
-    def cycles(self) -> list[str]:
-        """Names of the checkpoints of prunings."""
-        return sorted(path.stem for path in (self.path / "checkpoints").glob("cycle-*.pt"))
+    def pruning_steps(self) -> list[str]:
+        """Names of the checkpoints of pruning steps."""
+        return sorted(path.stem for path in (self.path / "checkpoints").glob("pruning-step-*.pt"))
 
     def _checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"

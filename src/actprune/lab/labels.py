@@ -84,32 +84,32 @@ def check(config: RunConfig) -> None:
         raise RecipeError(
             f"semi={config.semi!r} needs training images without labels; say how many keep theirs (labels=N)"
         )
-    if config.count_from == "unlabelled" and config.labels is None:
+    if config.calibration_from == "unlabelled" and config.labels is None:
         raise RecipeError(
-            "count_from='unlabelled' needs training images without labels, and here every one has its own; say how "
-            "many keep theirs (labels=N), or use count_from='train' or 'validation'"
+            "calibration_from='unlabelled' needs training images without labels, and here every one has its own; say "
+            "how many keep theirs (labels=N), or use calibration_from='train' or 'validation'"
         )
 
 
 def counting(config: RunConfig, recipe: Recipe, given: bool) -> Recipe:
-    """The recipe as it can count on the images that ``config.count_from`` names.
+    """The recipe as it can count on the images that ``config.calibration_from`` names.
 
     Live training batches are training images. A method that counts on them by default counts inside ``observe()``
     instead when other images are asked for; one that was told to (an option, or a recipe ``given`` as such) is a
     contradiction. Raises RecipeError, also for gradients of a loss that needs labels on images without.
     """
-    where = config.count_from
+    where = config.calibration_from
     if where == "train" or not recipe.criterion.needs:
         return recipe
     if recipe.count_on == "train" and (given or config.options.get("count_on") == "train"):
         raise RecipeError(
-            f"count_from={where!r} with count_on='train': live training batches are training images; use "
-            "count_on='observe', or count_from='train'"
+            f"calibration_from={where!r} with count_on='train': live training batches are training images; use "
+            "count_on='observe', or calibration_from='train'"
         )
     gradients = any(need.statistic == "gradient" for need in recipe.criterion.needs)
     if gradients and where == "unlabelled" and config.task == "classify":
         raise RecipeError(
-            f"method {recipe.name} needs gradients of the loss, which needs labels; count_from='unlabelled' has none: "
-            "use count_from='train' or 'validation'"
+            f"method {recipe.name} needs gradients of the loss, which needs labels; calibration_from='unlabelled' has "
+            "none: use calibration_from='train' or 'validation'"
         )
     return replace(recipe, count_on="observe")

@@ -15,7 +15,7 @@ from actprune.lab.listener import Listener
 from actprune.lab.recipe import waits_for_a_call
 from actprune.lab.setup import Setup
 from actprune.lab.stopping import Patience
-from actprune.lab.train import observe_images, train_epoch
+from actprune.lab.train import calibrate, train_epoch
 
 Row = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -64,12 +64,12 @@ class Outcome:
 
 def prune_before_training(setup: Setup, at: Standing) -> Outcome | None:
     """The one moment for a recipe that waits for a call (SNIP as published). None: nothing to do."""
-    if not waits_for_a_call(setup.recipe) or setup.pruner.state.cycle:
+    if not waits_for_a_call(setup.recipe) or setup.pruner.state.pruning_step:
         return None
     validation = evaluate(setup.model, setup.validation, setup.forward, setup.task)
     dense = _dense(0, None, validation)
     if setup.recipe.criterion.needs:
-        observe_images(setup, 0, setup.config.count_images)
+        calibrate(setup, 0, setup.config.calibration_images)
     counts = _counts(setup)
     report = setup.pruner.prune()
     after = replace(at, dense=dense, report=report.to_dict())
@@ -78,16 +78,16 @@ def prune_before_training(setup: Setup, at: Standing) -> Outcome | None:
 
 def one_epoch(setup: Setup, at: Standing, listener: Listener) -> Outcome:
     """Train for an epoch and prune if it is due. Everything follows from the state and the epoch's number."""
-    pruner, epoch, cycle = setup.pruner, at.epoch + 1, setup.pruner.state.cycle
+    pruner, epoch, pruning_step = setup.pruner, at.epoch + 1, setup.pruner.state.pruning_step
     trained = train_epoch(setup, epoch, listener)
     done = pruner.finished  # before this epoch's own pruning: after it, the network has not recovered yet
     validation = evaluate(setup.model, setup.validation, setup.forward, setup.task)
     due = pruner.due(trained.accuracy)
-    dense = at.dense if pruner.state.cycle else _dense(epoch, trained, validation)
+    dense = at.dense if pruner.state.pruning_step else _dense(epoch, trained, validation)
     _observe_if_wanted(setup, epoch, trained.accuracy)
     counts = _counts(setup) if due else None
     report = pruner.report_metric(trained.accuracy)
-    if report is None and pruner.state.cycle > cycle:  # a schedule of steps pruned while training
+    if report is None and pruner.state.pruning_step > pruning_step:  # a schedule of steps pruned while training
         report, counts = pruner.last_report, _counts(setup)
     after = replace(
         at,
@@ -120,7 +120,7 @@ def _observe_if_wanted(setup: Setup, epoch: int, accuracy: float) -> None:
         return
     momentary = recipe.reset_counts or any(need.statistic == "gradient" for need in recipe.criterion.needs)
     if not momentary or pruner.due(accuracy):
-        observe_images(setup, epoch, setup.config.count_images)
+        calibrate(setup, epoch, setup.config.calibration_images)
 
 
 def _patience(setup: Setup, at: Standing, validation: Score, done: bool) -> Patience:
@@ -133,7 +133,7 @@ def _reason(setup: Setup, after: Standing, trained: Score, done: bool) -> str | 
     config = setup.config
     if done and trained.accuracy >= config.stop_accuracy and not config.full_length:
         return "accuracy"
-    if setup.pruner.state.cycle and not _still_listens(setup):
+    if setup.pruner.state.pruning_step and not _still_listens(setup):
         return "emptied network"
     if config.patience and after.patience.ticks >= config.patience:
         return "early stopping"
@@ -183,7 +183,7 @@ def _row(setup: Setup, after: Standing, trained: Score | None, validation: Score
         "validation_loss": validation.loss,
         "validation_accuracy": validation.accuracy,
         "sparsity": report.get("sparsity", 0.0),
-        "prunings": setup.pruner.state.cycle,
+        "pruning_steps": setup.pruner.state.pruning_step,
         "pruned": pruned,
         "pruning": {**report, "after": remains} if pruned else None,
     }

@@ -16,7 +16,7 @@ from actprune.lab.config import RunConfig
 from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors, LayerByLayer, OneShot
 from actprune.types import NM, Block, Neuron, Recipe, Schedule, Unit, Weight
 
-_SETTINGS = ("sparsity", "seed", "cycles", "start_at", "retrain_to", "schedule")
+_SETTINGS = ("sparsity", "seed", "pruning_steps", "start_at", "retrain_to", "schedule")
 
 
 def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
@@ -32,7 +32,7 @@ def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
     values: dict[str, Any] = {name: value for name, value in run.items() if name in known}
     values |= {"seed": config.seed, **_checked_options(config)}
     if config.schedule == "accuracy":
-        own = {"cycles": config.cycles, "start_at": config.start_at, "retrain_to": config.retrain_to}
+        own = {"pruning_steps": config.pruning_steps, "start_at": config.start_at, "retrain_to": config.retrain_to}
         recipe = methods.make(config.method, {**values, **{name: own[name] for name in own if name in known}})
         own_triggers = isinstance(recipe.schedule, (AccuracyTriggered, LayerByLayer))
         return recipe if own_triggers else replace(recipe, schedule=_accuracy(config))
@@ -91,7 +91,7 @@ def _unit(what: str, text: str) -> Unit:
 
 
 def _accuracy(config: RunConfig) -> Schedule:
-    return AccuracyTriggered(config.cycles, config.start_at, config.retrain_to)
+    return AccuracyTriggered(config.pruning_steps, config.start_at, config.retrain_to)
 
 
 def _before(config: RunConfig, steps_per_epoch: int) -> Schedule:
@@ -103,15 +103,16 @@ def _once(config: RunConfig, steps_per_epoch: int) -> Schedule:
 
 
 def _rounds(config: RunConfig, steps_per_epoch: int) -> Schedule:
-    """``cycles`` prunings, so one more training than that."""
-    length, rest = divmod(config.max_epochs, config.cycles + 1)
+    """``pruning_steps`` of them, so one more training than that."""
+    length, rest = divmod(config.max_epochs, config.pruning_steps + 1)
     if rest or not length:
         raise RecipeError(
-            f"schedule='rounds' with cycles={config.cycles} needs max_epochs to be a multiple of {config.cycles + 1}, "
-            f"one equal share for each of {config.cycles + 1} trainings; found {config.max_epochs}: use "
-            f"{max(1, length) * (config.cycles + 1)}"
+            f"schedule='rounds' with pruning_steps={config.pruning_steps} needs max_epochs to be a multiple of "
+            f"{config.pruning_steps + 1}, "
+            f"one equal share for each of {config.pruning_steps + 1} trainings; found {config.max_epochs}: use "
+            f"{max(1, length) * (config.pruning_steps + 1)}"
         )
-    return EqualSurvivors(config.cycles, length * steps_per_epoch)
+    return EqualSurvivors(config.pruning_steps, length * steps_per_epoch)
 
 
 def _decaying(config: RunConfig, steps_per_epoch: int) -> Schedule:
@@ -133,19 +134,20 @@ def _middle(config: RunConfig) -> int:
 
 
 def _cubic(config: RunConfig, steps_per_epoch: int) -> Schedule:
-    """Prunings between epochs.
+    """Pruning steps between epochs.
 
     ``begin=1`` puts each after the first step of an epoch, when the images drawn at the end of the last are counted.
     """
     epochs = config.cubic_epochs or max(1, config.max_epochs // 2)
-    gap = epochs // config.cycles
-    if gap < 1 or gap * config.cycles >= config.max_epochs:
+    gap = epochs // config.pruning_steps
+    if gap < 1 or gap * config.pruning_steps >= config.max_epochs:
         raise RecipeError(
-            f"schedule='cubic' with cycles={config.cycles}, cubic_epochs={epochs} and max_epochs={config.max_epochs}: "
-            "expected cycles <= cubic_epochs < max_epochs; use fewer cycles or more epochs"
+            f"schedule='cubic' with pruning_steps={config.pruning_steps}, cubic_epochs={epochs} and "
+            f"max_epochs={config.max_epochs}: "
+            "expected pruning_steps <= cubic_epochs < max_epochs; use fewer pruning steps or more epochs"
         )
     every = gap * steps_per_epoch
-    return Cubic(1, 1 + config.cycles * every, every)
+    return Cubic(1, 1 + config.pruning_steps * every, every)
 
 
 _SCHEDULES = {"cubic": _cubic, "once": _once, "before": _before, "rounds": _rounds, "decaying": _decaying}

@@ -70,7 +70,7 @@ def resume(
 ) -> RunResult:
     """Go on with a run that was interrupted; weights, masks and metrics come out bit for bit as without interruption.
 
-    checkpoint  "last", or "cycle-03" to go back to the moment after the third pruning
+    checkpoint  "last", or "pruning-step-03" to go back to the moment after the third pruning step
 
     A finished run is read back, its final files written again. Raises CheckpointError when there is no run, it is in
     use, its checkpoint is damaged (naming those that are not), or its data has changed.
@@ -120,16 +120,16 @@ class _Keeper:
         self.since, self.since_cpu = time.perf_counter(), time.process_time()
 
     def __call__(self, outcome: Outcome) -> None:
-        cycle = self.setup.pruner.state.cycle if outcome.row["pruned"] else None
-        if cycle is not None:
+        pruning_step = self.setup.pruner.state.pruning_step if outcome.row["pruned"] else None
+        if pruning_step is not None:
             flat = figures.flattened(outcome.counts or {}, self.setup.pruner.masks)
-            _write_tensors(self.folder.path / "cycles" / f"cycle-{cycle:02d}.safetensors", flat)
+            _write_tensors(self.folder.path / "pruning_steps" / f"pruning-step-{pruning_step:02d}.safetensors", flat)
         now, now_cpu = time.perf_counter(), time.process_time()
         self.folder.append(outcome.row, now - self.since, now_cpu - self.since_cpu)
         self.since, self.since_cpu = now, now_cpu
-        self.checkpoint(outcome.standing, cycle)
+        self.checkpoint(outcome.standing, pruning_step)
 
-    def checkpoint(self, at: Standing, cycle: int | None) -> None:
+    def checkpoint(self, at: Standing, pruning_step: int | None) -> None:
         """Everything a resume needs."""
         values = {
             "model": self.setup.model.state_dict(),
@@ -137,7 +137,7 @@ class _Keeper:
             "pruner": self.setup.pruner.state_dict(),
             "standing": at.to_dict(),
         }
-        self.folder.save(values, cycle)
+        self.folder.save(values, pruning_step)
 
 
 def _restored(setup: Setup, stored: dict[str, Any]) -> Standing:

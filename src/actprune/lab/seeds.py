@@ -14,7 +14,7 @@ from actprune.lab.folder import RunFolder
 from actprune.lab.run import RunResult, resume, run
 
 LIST = "seeds.json"
-FIGURES = ("obtained", "compression", "flop_kept", "train_accuracy", "validation_accuracy", "test_accuracy", "seconds")
+FIGURES = ("actual", "compression", "flop_kept", "train_accuracy", "validation_accuracy", "test_accuracy", "seconds")
 
 
 def run_seeds(

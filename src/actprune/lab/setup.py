@@ -68,10 +68,10 @@ class Setup:
     @property
     def counted(self) -> tuple[Tensor, Tensor | None]:
         """The images that are drawn from to be counted on, with their labels if they have any."""
-        if self.config.count_from == "unlabelled":
+        if self.config.calibration_from == "unlabelled":
             assert self.unlabelled is not None  # labels.check has seen to it
             return self.unlabelled, None
-        return self.validation if self.config.count_from == "validation" else self.train
+        return self.validation if self.config.calibration_from == "validation" else self.train
 
 
 def build(config: RunConfig, recipe: Recipe | None = None) -> Setup:

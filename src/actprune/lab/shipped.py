@@ -40,7 +40,7 @@ class FinishedRun:
 
     def about(self) -> dict[str, Any]:
         """What a shipped file says of where it comes from: plain values."""
-        kept = ("method", "data", "model", "seed", "asked", "obtained", "validation_accuracy", "test_accuracy")
+        kept = ("method", "data", "model", "seed", "target", "actual", "validation_accuracy", "test_accuracy")
         return {
             **{key: self.summary[key] for key in kept},
             "recipe": recipes.to_dict(self.recipe),

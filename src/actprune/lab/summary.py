@@ -37,7 +37,7 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         part: evaluate(setup.model, pair, setup.forward, setup.task)
         for part, pair in (("train", setup.train), ("validation", setup.validation), ("test", setup.test))
     }
-    stages = setup.recipe.schedule.stages
+    planned = setup.recipe.schedule.pruning_steps
     return {
         "run": name,
         "data": config.data,
@@ -47,13 +47,13 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         "score_name": setup.task.score_name,
         "loss_name": setup.task.loss_name,
         "seed": config.seed,
-        "asked": report.get("asked", 0.0) if setup.recipe.budget.kind == "threshold" else _asked(setup),
-        "obtained": report.get("obtained", 0.0),
+        "target": report.get("target", 0.0) if setup.recipe.budget.kind == "threshold" else _target(setup),
+        "actual": report.get("actual", 0.0),
         "sparsity_with_unpruned_layers": pruner.sparsity,
         "compression": report.get("compression", 1.0),
         "flop_kept": report.get("flop_kept", 1.0),
-        "prunings_done": pruner.state.cycle,
-        "prunings_planned": len(plan.pruned_layers(pruner)) if stages is None else stages,
+        "pruning_steps_done": pruner.state.pruning_step,
+        "pruning_steps_planned": len(plan.pruned_layers(pruner)) if planned is None else planned,
         "train_accuracy": scores["train"].accuracy,
         "validation_accuracy": scores["validation"].accuracy,
         "test_accuracy": scores["test"].accuracy,
@@ -70,26 +70,26 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
     }
 
 
-def _asked(setup: Setup) -> float:
+def _target(setup: Setup) -> float:
     return final_fraction(setup.recipe.budget, plan.total(setup.pruner))
 
 
 def remark(summary: Summary, schedule: Schedule, config_start: float) -> str | None:
     """What must be said of a run that did not do what was asked, else None."""
-    done, planned = summary["prunings_done"], summary["prunings_planned"]
+    done, planned = summary["pruning_steps_done"], summary["pruning_steps_planned"]
     if done >= planned:
         return None
     if not isinstance(schedule, (AccuracyTriggered, LayerByLayer)):
         return (
-            f"{done} of {planned} prunings done: the run ended by {summary['stopped_by']!r} after {summary['steps']} "
-            f"optimizer steps, before the others were due ({schedule}), so the sparsity asked was not reached; allow "
-            "more epochs (--epochs), or a schedule that fits into these (--schedule cubic, say)"
+            f"{done} of {planned} pruning steps done: the run ended by {summary['stopped_by']!r} after "
+            f"{summary['steps']} optimizer steps, before the others were due ({schedule}), so the target was not "
+            "reached; allow more epochs (--epochs), or a schedule that fits into these (--schedule cubic, say)"
         )
     return (
-        f"{done} of {planned} prunings done: the training {summary['score_name']} did not reach the next threshold "
-        f"before the run ended by {summary['stopped_by']!r}, so the sparsity asked was not reached; allow more epochs "
-        f"(--epochs), a larger learning rate (--lr), or lower thresholds (--start-at {config_start:g} now, "
-        "--retrain-to)"
+        f"{done} of {planned} pruning steps done: the training {summary['score_name']} did not reach the next "
+        f"threshold before the run ended by {summary['stopped_by']!r}, so the target was not reached; "
+        "allow more epochs (--epochs), a larger learning rate (--lr), or lower thresholds "
+        f"(--start-at {config_start:g} now, --retrain-to)"
     )
 
 

@@ -102,8 +102,8 @@ def _batches(setup: Setup, epoch: int, *, with_others: bool) -> Iterator[tuple[T
         yield chosen, setup.unlabelled.index_select(0, others)
 
 
-def observe_images(setup: Setup, epoch: int, images: int) -> None:
-    """Count on ``images`` random images of ``config.count_from``, the same ones for the same (seed, epoch).
+def calibrate(setup: Setup, epoch: int, images: int) -> None:
+    """Count on ``images`` random images of ``config.calibration_from``, the same ones for the same (seed, epoch).
 
     Where the criterion needs gradients, of the mean loss.
     """

@@ -1,4 +1,4 @@
-"""Activation-based pruning: prune what fires least, in cycles triggered by the training accuracy.
+"""Activation-based pruning: prune what fires least, in steps triggered by the training accuracy.
 
 Source: T. Ganguli, E. K. P. Chong. Activation-Based Pruning of Neural Networks. Algorithms 17(1):48, 2024.
 
@@ -8,19 +8,19 @@ Source: T. Ganguli, E. K. P. Chong. Activation-Based Pruning of Neural Networks.
                          = c[j] * |w_ij|     (score="neuron_weight")
              remove the lowest-scored weights
                scope="global"  all hidden layers compete in one ranking
-               scope="layer"   one hidden layer per stage
+               scope="layer"   one hidden layer per pruning step
     until    the last threshold; then go on training to recover
 
 ``activation_literal`` is the recipe as published; ``activation`` is the same method with three guards, and our default.
 
 Deviations of ``activation_literal`` from the text and the authors' code
   - ties are broken by a seeded rule (the code: whatever an unstable sort gives);
-  - orphans: the code zeroes the outgoing weights only of neurons emptied in the same step and sends relu(bias) of
+  - dead weights: the code zeroes the outgoing weights only of neurons emptied in the same step and sends relu(bias) of
     those neurons nowhere; we remove the outgoing weights of every neuron without inputs and fold its constant into
-    the next bias, so that removing orphans does not change what the network computes;
+    the next bias, so that removing dead weights does not change what the network computes;
   - zeros are held at zero after the optimizer step (any optimizer), not by zeroed gradients (plain SGD only).
 Guards of ``activation``
-  - orphans count inside the budget, so that 90 % asked is 90 % obtained;
+  - dead weights count inside the budget, so that a target of 90 % removes 90 %;
   - no layer is emptied: the best ``keep_at_least`` units of each layer never compete;
   - activities are compared across layers relative to the mean of their layer, or (``across="lamp"``) every score is
     weighed against what its layer would keep, the idea of Lee et al. 2021 (arXiv 2010.07611) applied to count x |w|.
@@ -55,29 +55,29 @@ def activation(
     count: Count = "nonzero",
     across: Across = "layer_mean",
     unit: Unit | None = None,
-    cycles: int = 1,
+    pruning_steps: int = 1,
     start_at: float = 0.80,
     retrain_to: float = 0.98,
     schedule: Schedule | None = None,
     count_on: Literal["observe", "train"] | None = None,
     count_every: int = 1,
     fires_above: float | None = None,
-    remove_orphans: bool = True,
+    remove_dead: bool = True,
     keep_at_least: int = 1,
     regrow: Literal["frozen", "free"] = "frozen",
     skip_output: bool = True,
     seed: int = 0,
 ) -> Recipe:
-    """Activation-based pruning, guarded: no layer emptied, orphans inside the budget, layers comparable.
+    """Activation-based pruning, guarded: no layer emptied, dead weights inside the budget, layers comparable.
 
-    sparsity    fraction of all prunable weights to remove, orphans included
+    sparsity    fraction of all prunable weights to remove, dead weights included
     score       "neuron": the firing count alone, whole neurons; "neuron_weight": firing count x |weight|
     scope       "global", "layer" (each layer loses the same fraction) or "row"
-    cycles      1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
+    pruning_steps  1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
                 towards ``retrain_to``, amounts proportional to 0.8^i
     skip_output leave the output layer alone, as the article does; False: its neurons, which have no non-linearity,
                 count as always firing
-    count_on    "observe" (default for one cycle) or "train": count on the live training batches (default for cycles)
+    count_on    "observe" (default for one step) or "train": count on the live training batches (default for several)
 
     >>> activation(0.9).budget
     Budget(kind='sparsity', value=0.9, of='prunable')
@@ -86,16 +86,17 @@ def activation(
         name="activation",
         criterion=_criterion(score, count, across, fires_above),
         budget=Budget.sparsity(sparsity),
-        schedule=schedule or (OneShot() if cycles == 1 else AccuracyTriggered(cycles, start_at, retrain_to)),
+        schedule=schedule
+        or (OneShot() if pruning_steps == 1 else AccuracyTriggered(pruning_steps, start_at, retrain_to)),
         recovery=Keep(),
         unit=unit or (Neuron() if score == "neuron" else Weight()),
         scope=scope,
-        count_on=count_on or ("observe" if cycles == 1 else "train"),
+        count_on=count_on or ("observe" if pruning_steps == 1 else "train"),
         count_every=count_every,
         regrow=regrow,
         skip_output=skip_output,
         keep_at_least=keep_at_least,
-        remove_orphans=remove_orphans,
+        remove_dead=remove_dead,
         seed=seed,
     )
 
@@ -106,35 +107,36 @@ def activation_literal(
     score: Score = "neuron",
     scope: Scope = "global",
     count: Count = "nonzero",
-    cycles: int = 5,
+    pruning_steps: int = 5,
     start_at: float = 0.80,
     retrain_to: float = 0.98,
     schedule: Schedule | None = None,
     count_on: Literal["observe", "train"] = "observe",
-    remove_orphans: bool | None = None,
+    remove_dead: bool | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """Activation-based pruning as published, with nothing in its way: layers may be emptied, orphans come on top.
+    """Activation-based pruning as published, with nothing in its way: layers may be emptied, dead weights come on top.
 
     The fraction is one of ALL weights, the unpruned output layer included. Global scope accumulates the counts over the
-    whole run; the local scope counts afresh for each stage. ``count_on="train"`` is the 2022 code (every training
+    whole run; the local scope counts afresh for each step. ``count_on="train"`` is the 2022 code (every training
     batch); "observe" the later one (32 random training images at the end of each epoch, which the loop draws).
-    ``remove_orphans``: like the code, in global scope only, unless said otherwise.
+    ``remove_dead``: like the code, in global scope only, unless said otherwise.
     """
     local = scope != "global"
     return Recipe(
         name="activation_literal",
         criterion=_criterion(score, count, "count", None),
         budget=Budget.sparsity(sparsity, of="prunable" if local else "all"),
-        schedule=schedule or (LayerByLayer(start_at) if local else AccuracyTriggered(cycles, start_at, retrain_to)),
+        schedule=schedule
+        or (LayerByLayer(start_at) if local else AccuracyTriggered(pruning_steps, start_at, retrain_to)),
         recovery=Keep(),
         unit=Neuron() if local and score == "neuron" else Weight(),
         scope=scope,
         allocation="staged" if local else "uniform",
         count_on=count_on,
         skip_output=True,
-        remove_orphans=not local if remove_orphans is None else remove_orphans,
-        orphans_inside=False,
+        remove_dead=not local if remove_dead is None else remove_dead,
+        dead_in_budget=False,
         allow_collapse=("*",),
         reset_counts=local,
         seed=seed,

@@ -34,7 +34,7 @@ def lottery(
     *,
     variant: Variant = "ticket",
     to_step: int = 0,
-    cycles: int = 9,
+    pruning_steps: int = 9,
     schedule: Schedule | None = None,
     output_rate: float = 0.5,
     seed: int = 0,
@@ -44,12 +44,12 @@ def lottery(
     variant      "ticket": weights and learning rate go back to ``to_step``; "rate": only the learning rate does;
                  "control": after the last pruning the initial weights are dealt out anew
     to_step      optimizer steps into training, 0 for the initial values
-    cycles       rounds, when ``prune()`` is called by hand; a schedule such as ``EqualSurvivors(9, every=4000)`` calls
+    pruning_steps  rounds, if ``prune()`` is called by hand; a schedule such as ``EqualSurvivors(9, every=4000)`` calls
     output_rate  how fast the output layer is pruned: p * output_rate of its survivors a round; 0: never
     """
     budget = Budget.sparsity(sparsity)  # refuses what the formulas below cannot take
-    plan = schedule or EqualSurvivors(cycles)
-    rounds = plan.stages or cycles
+    plan = schedule or EqualSurvivors(pruning_steps)
+    rounds = plan.pruning_steps or pruning_steps
     p = 1 - (1 - sparsity) ** (1 / rounds)
     if not 0 <= p * output_rate < 1:
         raise RecipeError(f"output_rate={output_rate!r} at {p:.3g} a round: expected it to leave the output layer some")

@@ -24,7 +24,7 @@ def magnitude(
     schedule: Schedule | None = None,
     recovery: Recovery | None = None,
     skip_output: bool = False,
-    remove_orphans: bool = False,
+    remove_dead: bool = False,
     seed: int = 0,
 ) -> Recipe:
     """|w|, global by default. ``scope="layer", allocation="erk"`` is the layer-wise Erdos-Renyi-kernel variant."""
@@ -38,6 +38,6 @@ def magnitude(
         scope=scope,
         allocation=allocation,
         skip_output=skip_output,
-        remove_orphans=remove_orphans,
+        remove_dead=remove_dead,
         seed=seed,
     )

@@ -16,7 +16,7 @@ def random(
     unit: Unit = Weight(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
     skip_output: bool = False,
-    remove_orphans: bool = False,
+    remove_dead: bool = False,
     seed: int = 0,
 ) -> Recipe:
     """Uniformly random weights, the same fraction in every layer unless ``scope="global"`` or ``allocation="erk"``."""
@@ -30,6 +30,6 @@ def random(
         scope=scope,
         allocation=allocation,
         skip_output=skip_output,
-        remove_orphans=remove_orphans,
+        remove_dead=remove_dead,
         seed=seed,
     )

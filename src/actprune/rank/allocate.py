@@ -6,7 +6,7 @@ never fall below what is removed already and never exceed what may be removed.
 ``uniform``  every layer loses the same fraction.
 ``erk``      a layer's density is proportional to (sum of dimensions) / (product of dimensions), kernel included;
              layers that would exceed 1 stay dense and the rest is solved again (RigL, arXiv 1911.11134, appendix; SET).
-``staged``   the local scope of activation-based pruning (doi 10.3390/a17010048): cycle i prunes layer i, in
+``staged``   the local scope of activation-based pruning (doi 10.3390/a17010048): pruning step i prunes layer i, in
              execution order, by the full fraction; the layers after it are untouched.
 ``Rates``    a layer keeps ``k ** rate``: iterative magnitude pruning with a slower output layer (arXiv 1803.03635),
              or densities per layer as somebody published them.
@@ -40,15 +40,15 @@ class Share:
     output: bool = False
 
 
-def allocate(allocation: Allocation, shares: Sequence[Share], asked: int, cycle: int = 0) -> list[int]:
+def allocate(allocation: Allocation, shares: Sequence[Share], asked: int, pruning_step: int = 0) -> list[int]:
     """Removal per layer, what is removed already included; the sum is ``asked`` (or what is removed, if that is more).
 
-    ``staged``: ``asked`` is what all layers together lose in the end; only the first ``cycle + 1`` layers take their
+    ``staged``: ``asked`` is what all layers together lose in the end; only the first ``pruning_step + 1`` layers take
     part. Raises BudgetError when the layers cannot lose that much.
     """
     total = sum(share.cost for share in shares)
     if allocation == "staged":
-        turn, rest = shares[: cycle + 1], shares[cycle + 1 :]
+        turn, rest = shares[: pruning_step + 1], shares[pruning_step + 1 :]
         due = round_half_up(Fraction(asked * sum(share.cost for share in turn), total))
         return _fit([Fraction(asked * share.cost, total) for share in turn], turn, due) + [
             share.removed for share in rest

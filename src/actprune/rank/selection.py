@@ -24,8 +24,8 @@ _NM_TOLERANCE = 1e-3  # "0.667" means the 2/3 of a 1:3 pattern
 class Selection:
     """``asked`` (cost removed in all) -> masks; everything else is fixed."""
 
-    def __init__(self, recipe: Recipe, entries: Sequence[Entry], scores: Scores, cycle: int) -> None:
-        self.recipe, self.entries, self.scores, self.cycle = recipe, entries, scores, cycle
+    def __init__(self, recipe: Recipe, entries: Sequence[Entry], scores: Scores, pruning_step: int) -> None:
+        self.recipe, self.entries, self.scores, self.pruning_step = recipe, entries, scores, pruning_step
         if recipe.keep_at_least and not isinstance(recipe.unit, NM):
             self.entries = [
                 entry.sparing_best(recipe.keep_at_least, scores(entry.name, entry.shape), recipe.seed)
@@ -85,7 +85,7 @@ class Selection:
         return sum(removed_weights(masks[entry.name]) * entry.price for entry in self.entries)
 
     def _budgets(self, asked: int) -> list[int]:
-        return allocate(self.recipe.allocation, [entry.share for entry in self.entries], asked, self.cycle)
+        return allocate(self.recipe.allocation, [entry.share for entry in self.entries], asked, self.pruning_step)
 
     def _of_layer(self, entry: Entry, budget: int) -> Tensor:
         scores = self.scores(entry.name, entry.shape)

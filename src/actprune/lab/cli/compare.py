@@ -15,7 +15,7 @@ from actprune.lab.cli.show_ship import terminal
 from actprune.lab.compare import Training
 
 if TYPE_CHECKING:
-    from actprune.lab.compare import Cell, Entrant
+    from actprune.lab.compare import Baseline, Trial
 
 _T = Training()
 WHAT, HOW, TRAIN, OUT = "What is compared", "Where it is computed", "Training, the same for everyone", "Output"
@@ -30,7 +30,7 @@ def compare_command(  # noqa: PLR0917
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option("--methods", "-m", help="Entrants, with commas; all: the whole field. --list shows them.",
+        typer.Option("--methods", "-m", help="Baselines, with commas; all: the whole field. --list shows them.",
                      rich_help_panel=WHAT),
     ] = None,
     sparsities: Annotated[
@@ -57,7 +57,7 @@ def compare_command(  # noqa: PLR0917
                      rich_help_panel=HOW),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the cells and the time they may take.", rich_help_panel=HOW)
+        bool, typer.Option("--dry-run", help="Only list the trials and the time they may take.", rich_help_panel=HOW)
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results.", rich_help_panel=OUT)] = Path("runs/compare"),
     report: Annotated[
@@ -67,21 +67,21 @@ def compare_command(  # noqa: PLR0917
         float, typer.Option(help="Points of validation accuracy that count as equal to dense.", min=0,
                             rich_help_panel=OUT)
     ] = 0.5,
-    keep_cells: Annotated[
-        bool, typer.Option("--keep-cells/--no-keep-cells", help="Leave each cell's figures, masks and weights.",
+    keep_trials: Annotated[
+        bool, typer.Option("--keep-trials/--no-keep-trials", help="Leave each trial's figures, masks and weights.",
                            rich_help_panel=OUT)
     ] = True,
-    list_entrants: Annotated[
-        bool, typer.Option("--list", help="Show the entrants and what they are.", rich_help_panel=OUT)
+    list_baselines: Annotated[
+        bool, typer.Option("--list", help="Show the baselines and what they are.", rich_help_panel=OUT)
     ] = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:  # fmt: skip
     """Compare pruning methods at the same data split, network, training steps and seeds.
 
-    One cell is one run: data set, network, entrant, sparsity, seed. Finished cells go to OUT/results.jsonl, one line
+    One trial is one run: data set, network, baseline, sparsity, seed. Finished trials go to OUT/results.jsonl, one line
     each, and are never computed twice: stop it whenever you like, and the same command goes on. Dense references are
-    added by themselves. At the end OUT/table.md and OUT/accuracy.svg (.png) are drawn from all cells there are.
+    added by themselves. At the end OUT/table.md and OUT/accuracy.svg (.png) are drawn from all trials there are.
 
     Sparsity is over ALL weights of the network, the output layer included; a method that leaves the output layer
     alone removes correspondingly more elsewhere, so that everyone ends with the same number of weights.
@@ -104,27 +104,27 @@ def compare_command(  # noqa: PLR0917
     place = report or out
     with errors(debug, lambda: None):
         console = terminal(quiet=quiet)
-        if list_entrants:
-            show.entrants(terminal())
+        if list_baselines:
+            show.baselines(terminal())
             return
         if report is None:
             training = Training(epochs=epochs, lr=lr, batch_size=batch_size, weight_decay=weight_decay)
             asked = {"data": data, "model": model, "methods": methods, "sparsities": sparsities}
-            cells = _cells(asked, seeds, preset, training)
+            trials = _trials(asked, seeds, preset, training)
             if dry_run:
-                show.plan(terminal(), cells, place, jobs)
+                show.plan(terminal(), trials, place, jobs)
                 return
             with show.Progress(console, jobs) as watcher:
-                swept = sweep(cells, place, jobs=jobs, ray=ray, keep_cells=keep_cells, watcher=watcher)
+                swept = sweep(trials, place, jobs=jobs, ray=ray, keep_trials=keep_trials, watcher=watcher)
         show.results(console, place, points / 100, preset)
         if report is None and swept.failed:
             show.failures(terminal(), swept.failed)
             raise typer.Exit(1)
 
 
-def _cells(asked: Mapping[str, str | None], seeds: str, preset: str | None, training: Training) -> list[Cell]:
+def _trials(asked: Mapping[str, str | None], seeds: str, preset: str | None, training: Training) -> list[Trial]:
     """What the options ask for; a preset gives what they leave out. Raises RecipeError."""
-    from actprune.lab.compare import cells_of
+    from actprune.lab.compare import trials_of
 
     if preset not in (None, "article"):
         raise RecipeError(f"--preset {preset!r} is not known; the only one is 'article'")
@@ -132,11 +132,11 @@ def _cells(asked: Mapping[str, str | None], seeds: str, preset: str | None, trai
     article = preset == "article"
     places = names("--data", _or(asked["data"], "mnist,fashion-mnist" if article else "mnist"))
     models = names("--model", _or(asked["model"], "article,lenet-300-100" if article else "lenet-300-100"))
-    return cells_of(places, models, _entrants(asked["methods"], asked["sparsities"], article), wanted_seeds, training)
+    return trials_of(places, models, _baselines(asked["methods"], asked["sparsities"], article), wanted_seeds, training)
 
 
-def _entrants(methods: str | None, sparsities: str | None, article: bool) -> list[tuple[Entrant, float]]:
-    """Pairs of entrant and sparsity; all entrants at one sparsity before the next one."""
+def _baselines(methods: str | None, sparsities: str | None, article: bool) -> list[tuple[Baseline, float]]:
+    """Pairs of baseline and sparsity; all baselines at one sparsity before the next one."""
     from actprune.lab.compare import chosen
 
     if article:
@@ -148,7 +148,7 @@ def _entrants(methods: str | None, sparsities: str | None, article: bool) -> lis
         )
     found = chosen(names("--methods", _or(methods, "all")))
     asked = fractions("--sparsities", _or(sparsities, "0.9,0.95,0.98,0.9894"))
-    return [(entrant, sparsity) for sparsity in asked for entrant in found]
+    return [(baseline, sparsity) for sparsity in asked for baseline in found]
 
 
 def _or(given: str | None, default: str) -> str:

@@ -46,12 +46,12 @@ def run_command(  # noqa: PLR0917
     option: o.Options = None,
     sparsity: o.Sparsity = None,
     schedule: o.Schedule = None,
-    cycles: o.Cycles = None,
+    pruning_steps: o.PruningSteps = None,
     start_at: o.StartAt = None,
     retrain_to: o.RetrainTo = None,
     cubic_epochs: o.CubicEpochs = None,
-    count_images: o.CountImages = None,
-    count_from: o.CountFrom = None,
+    calibration_images: o.CalibrationImages = None,
+    calibration_from: o.CalibrationFrom = None,
     spectra: o.Spectra = None,
     seed: o.Seed = None,
     seeds: o.Seeds = None,
@@ -78,7 +78,7 @@ def run_command(  # noqa: PLR0917
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Train a network, prune it in cycles, and write everything into one folder.
+    """Train a network, prune it step by step, and write everything into one folder.
 
     [bold]Examples[/bold]
 
@@ -109,7 +109,7 @@ def run_command(  # noqa: PLR0917
 def resume_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of several seeds.", show_default=False)],
     checkpoint: Annotated[
-        str, typer.Option("--from", help="last, or cycle-03 to go back to the moment after the third pruning.")
+        str, typer.Option("--from", help="last, or pruning-step-03 to go back to after the third of them.")
     ] = "last",
     plots: o.Plots = True,
     quiet: o.Quiet = False,

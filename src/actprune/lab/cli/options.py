@@ -71,7 +71,7 @@ Schedule = Annotated[
         "training; rounds: after equal shares of the epochs; decaying: again and again; own: as the method has it.",
     ),
 ]
-Cycles = Annotated[int | None, field(PRUNE, "cycles", "Number of prunings.")]
+PruningSteps = Annotated[int | None, field(PRUNE, "pruning_steps", "Number of pruning steps.")]
 StartAt = Annotated[float | None, field(PRUNE, "start_at", "Training accuracy (0..1) of the first pruning.")]
 RetrainTo = Annotated[
     float | None, field(PRUNE, "retrain_to", "Accuracy towards which the thresholds rise, and which ends the run.")
@@ -79,10 +79,14 @@ RetrainTo = Annotated[
 CubicEpochs = Annotated[
     int | None, field(PRUNE, "cubic_epochs", "Epochs in which the cubic schedule prunes; half of --epochs if left out.")
 ]
-CountImages = Annotated[int | None, field(PRUNE, "count_images", "Images drawn for each observation.")]
-CountFrom = Annotated[
+CalibrationImages = Annotated[int | None, field(PRUNE, "calibration_images", "Images drawn for each observation.")]
+CalibrationFrom = Annotated[
     str | None,
-    field(PRUNE, "count_from", "Draw them from train, validation, or unlabelled (those that --labels leaves without)."),
+    field(
+        PRUNE,
+        "calibration_from",
+        "Draw them from train, validation, or unlabelled (those that --labels leaves without).",
+    ),
 ]
 Spectra = Annotated[
     bool | None, field(PRUNE, "spectra", "Write singular values around every pruning (at most 50).", "--spectra")

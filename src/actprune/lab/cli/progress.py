@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 EVERY = 10
-"""Epochs between two plain lines; prunings always get one."""
+"""Epochs between two plain lines; pruning steps always get one."""
 
 
 def describe(row: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def describe(row: Mapping[str, Any]) -> str:
     train = "   -  " if row["train_accuracy"] is None else f"{row['train_accuracy']:6.2%}"
     return (
         f"train {train}  val {row['validation_accuracy']:6.2%} (loss {row['validation_loss']:.3f})  "
-        f"removed {row['sparsity']:6.2%}  prunings {row['prunings']}"
+        f"removed {row['sparsity']:6.2%}  pruning steps {row['pruning_steps']}"
     )
 
 
@@ -25,8 +25,8 @@ def describe_pruning(row: Mapping[str, Any]) -> str:
     """A pruning in one line."""
     report = row["pruning"]
     return (
-        f"epoch {row['epoch']:>4}  pruning {report['cycle']}: asked {report['asked']:.2%}, "
-        f"obtained {report['obtained']:.2%}; val {row['validation_accuracy']:.2%} -> {report['after']['accuracy']:.2%}"
+        f"epoch {row['epoch']:>4}  pruning step {report['pruning_step']}: target {report['target']:.2%}, "
+        f"actual {report['actual']:.2%}; val {row['validation_accuracy']:.2%} -> {report['after']['accuracy']:.2%}"
     )
 
 
@@ -52,7 +52,7 @@ class Lines:
         """Nothing: an epoch is the smallest unit here."""
 
     def epoch_done(self, row: Mapping[str, Any]) -> None:
-        """Prunings, the first epoch, and every tenth."""
+        """Pruning steps, the first epoch, and every tenth."""
         if row["epoch"] == 1 or row["epoch"] % EVERY == 0:
             self._say(f"epoch {row['epoch']:>4}  {describe(row)}")
         if row["pruned"]:
@@ -71,7 +71,7 @@ class Lines:
 
 
 class Bars(Lines):
-    """Two bars: batches of this epoch, epochs of at most as many as were asked for. Prunings stay above as lines."""
+    """Two bars: batches of this epoch, epochs of at most as many as were asked for. Pruning steps stay as lines."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)

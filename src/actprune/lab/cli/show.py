@@ -29,19 +29,21 @@ def summary(console: Console, result: RunResult) -> None:
 
 
 def run_table(found: Mapping[str, Any]) -> Table:
-    """Asked, or before the first pruning, on the left; obtained on the right."""
+    """Target, or before the first pruning step, on the left; actual on the right."""
     dense = found["dense"] or {}
     table = Table(title=f"{found['run']}: {found['method']} on {found['data']}, {found['model']}, seed {found['seed']}")
     table.add_column("")
-    table.add_column(f"asked, or before{_when(dense)}", justify="right")
+    table.add_column(f"target, or before{_when(dense)}", justify="right")
     table.add_column(f"pruned (weights of epoch {found['weights_from_epoch']})", justify="right")
-    table.add_row("weights removed", _percent(found["asked"]), _percent(found["obtained"]))
-    overall = found.get("sparsity_with_unpruned_layers", found["obtained"])
-    if abs(overall - found["obtained"]) > 0.01:  # an autoencoder's output layer, left alone, is half of its weights
+    table.add_row("weights removed", _percent(found["target"]), _percent(found["actual"]))
+    overall = found.get("sparsity_with_unpruned_layers", found["actual"])
+    if abs(overall - found["actual"]) > 0.01:  # an autoencoder's output layer, left alone, is half of its weights
         table.add_row("of all layers' weights", "", _percent(overall))
-    table.add_row("compression", _times(1 / (1 - found["asked"])), _times(found["compression"]))
+    table.add_row("compression", _times(1 / (1 - found["target"])), _times(found["compression"]))
     table.add_row("FLOP kept", "100.00 %", _percent(found["flop_kept"]))
-    table.add_row("prunings", str(found["prunings_planned"]), str(found["prunings_done"]), end_section=True)
+    table.add_row(
+        "pruning steps", str(found["pruning_steps_planned"]), str(found["pruning_steps_done"]), end_section=True
+    )
     for part in ("train", "validation", "test"):
         last = part == "test"
         key = f"{part}_accuracy"
@@ -58,8 +60,8 @@ def seeds(console: Console, results: Sequence[RunResult]) -> None:
     """One row per seed and one with mean and standard deviation."""
     found = [result.summary for result in results]
     shown = (
-        "asked",
-        "obtained",
+        "target",
+        "actual",
         "compression",
         "flop_kept",
         "train_accuracy",

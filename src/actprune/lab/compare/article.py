@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actprune.lab.compare.entrants import ENTRANTS, Entrant
+from actprune.lab.compare.baselines import BASELINES, Baseline
 
 HIGH = 0.9894
 """The sparsity behind the article's 94x; everybody is also run there."""
@@ -20,7 +20,7 @@ class ArticleRow:
     """label: as the article calls it. sparsity: asked of the method. printed: compression and sparsity in its table."""
 
     label: str
-    entrant: str
+    baseline: str
     sparsity: float
     printed: str
 
@@ -58,13 +58,13 @@ What is wrong with the article's own table, and what the original papers report:
 """
 
 
-def pairs(entrants: Sequence[Entrant] | None, sparsities: Sequence[float] | None) -> list[tuple[Entrant, float]]:
-    """Entrants with their sparsities: the printed one and 98.94 %; what is given replaces it."""
-    rows = [row for row in ROWS if entrants is None or ENTRANTS[row.entrant] in entrants]
-    others = [entrant for entrant in entrants or () if entrant.name not in {row.entrant for row in ROWS}]
+def pairs(baselines: Sequence[Baseline] | None, sparsities: Sequence[float] | None) -> list[tuple[Baseline, float]]:
+    """Baselines with their sparsities: the printed one and 98.94 %; what is given replaces it."""
+    rows = [row for row in ROWS if baselines is None or BASELINES[row.baseline] in baselines]
+    others = [baseline for baseline in baselines or () if baseline.name not in {row.baseline for row in ROWS}]
     if sparsities is not None:
-        return [(ENTRANTS[row.entrant], s) for s in sparsities for row in rows] + [
-            (entrant, s) for s in sparsities for entrant in others
+        return [(BASELINES[row.baseline], s) for s in sparsities for row in rows] + [
+            (baseline, s) for s in sparsities for baseline in others
         ]
-    printed = [(ENTRANTS[row.entrant], row.sparsity) for row in rows]
-    return list(dict.fromkeys(printed + [(entrant, HIGH) for entrant, _ in printed] + [(e, HIGH) for e in others]))
+    printed = [(BASELINES[row.baseline], row.sparsity) for row in rows]
+    return list(dict.fromkeys(printed + [(baseline, HIGH) for baseline, _ in printed] + [(e, HIGH) for e in others]))

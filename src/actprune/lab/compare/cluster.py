@@ -1,6 +1,6 @@
-"""L5: the same cells over a Ray cluster. Each takes one CPU; what comes back goes to the same file.
+"""L5: the same trials over a Ray cluster. Each takes one CPU; what comes back goes to the same file.
 
-The folders of the cells lie below the same path on whichever machine computed them, so they only meet where the
+The folders of the trials lie below the same path on whichever machine computed them, so they only meet where the
 machines share that path; the rows always come back.
 """
 
@@ -49,7 +49,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """One thread per cell, as in the processes of one machine."""
+    """One thread per trial, as in the processes of one machine."""
     environment = {"env_vars": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     try:
         ray.init(

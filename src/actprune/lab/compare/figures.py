@@ -1,4 +1,4 @@
-"""L5: the columns of one cell, from its finished run."""
+"""L5: the columns of one trial, from its finished run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from actprune.lab.run import RunResult
 
 _SAME = (
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_loss", "validation_loss", "test_loss",
-    "prunings_done", "prunings_planned", "epochs", "stopped_by", "remark", "seconds", "cpu_seconds",
+    "pruning_steps_done", "pruning_steps_planned", "epochs", "stopped_by", "remark", "seconds", "cpu_seconds",
 )  # fmt: skip
 
 
 def figures(result: RunResult, budget_steps: int) -> dict[str, Any]:
     """Plain values. Weights, sparsity, compression and FLOP are of the whole network, its output layer included.
 
-    storage_bytes: of an entrant that codes its weights, biases included, else None; dense_bytes: of float32.
+    storage_bytes: of a baseline that codes its weights, biases included, else None; dense_bytes: of float32.
     """
     summary = result.summary
     layers = summary["layers"]
@@ -29,7 +29,7 @@ def figures(result: RunResult, budget_steps: int) -> dict[str, Any]:
     return {
         "weights": weights,
         "kept": kept,
-        "obtained": 1 - kept / weights,
+        "actual": 1 - kept / weights,
         "compression": weights / kept if kept else None,
         "flop_kept": flop_kept / flop,
         "neurons_alive": [layer["neurons_alive"] for layer in layers],

@@ -1,4 +1,4 @@
-"""L5: cells over processes of this machine. A process that dies takes its own cell with it, no other."""
+"""L5: trials over processes of this machine. A process that dies takes its own trial with it, no other."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def here(jobs: list[Job]) -> Iterator[Outcome]:
 
 
 def attempt(job: Job, listener: Listener | None = None) -> dict[str, Any]:
-    """``{"row": ..}`` or ``{"failed": text}``: whatever goes wrong in one cell, the others go on."""
+    """``{"row": ..}`` or ``{"failed": text}``: whatever goes wrong in one trial, the others go on."""
     try:
         return {"row": work(job, listener)}
     except ActpruneError as error:
         return {"failed": f"{type(error).__name__}: {error}"}
-    except Exception as error:  # a bug or a full memory must not end hours of other cells
+    except Exception as error:  # a bug or a full memory must not end hours of other trials
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
@@ -92,7 +92,7 @@ class _Worker:
         return cls(process, ours, {})
 
     def outcome(self) -> tuple[Outcome, bool]:
-        """What came back, and whether the process can take another cell."""
+        """What came back, and whether the process can take another trial."""
         try:
             return _outcome(self.job, self.pipe.recv()), True
         except (EOFError, OSError):
@@ -126,11 +126,11 @@ def _serve(pipe: Connection) -> None:
 
 
 class _Orphaned(BaseException):
-    """The process that asked for this cell is gone."""
+    """The process that asked for this trial is gone."""
 
 
 class _WhileParentLives(Silent):
-    """Ends a worker whose comparison was killed, between two epochs: its checkpoint is there, and its cell is free."""
+    """Ends a worker whose comparison was killed, between two epochs: its checkpoint is there, and its trial is free."""
 
     def __init__(self) -> None:
         self.parent = os.getppid()

@@ -1,4 +1,4 @@
-"""L5: the weights of a network, and one sparsity for all: every entrant ends at the same number of weights.
+"""L5: the weights of a network, and one sparsity for all: every baseline ends at the same number of weights.
 
 Sparsity is over all weights of the network, the output layer included. A method that leaves the output layer alone by
 its nature removes correspondingly more elsewhere, so that as many weights are left in all.

@@ -1,4 +1,4 @@
-"""L5: ``results.jsonl``: one line per finished cell, appended and brought to disk; nothing is ever rewritten."""
+"""L5: ``results.jsonl``: one line per finished trial, appended and brought to disk; nothing is ever rewritten."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from actprune.lab import atomic
 
 NAME = "results.jsonl"
 Row = dict[str, Any]
-_ALWAYS = ("id", "data", "model", "entrant", "seed", "asked", "training", "status")
+_ALWAYS = ("id", "data", "model", "baseline", "seed", "target", "training", "status")
 _OK = (*_ALWAYS, "test_accuracy", "validation_accuracy", "weights", "kept", "steps", "seconds")
 
 
 def rows(out: Path) -> list[Row]:
-    """All whole lines; a last line that a kill cut short is left out, its cell is computed again.
+    """All whole lines; a last line that a kill cut short is left out, its trial is computed again.
 
     Raises CheckpointError for damage elsewhere.
     """
@@ -32,7 +32,7 @@ def rows(out: Path) -> list[Row]:
             if number == len(lines):
                 break
             raise CheckpointError(
-                f"{path}, line {number} is damaged: {error}; delete this line (its cell is computed again) and go on"
+                f"{path}, line {number} is damaged: {error}; delete this line (its trial is computed again) and go on"
             ) from error
     return found
 

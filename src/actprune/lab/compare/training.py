@@ -1,4 +1,4 @@
-"""L5: how every entrant of a comparison is trained; the one place where these figures stand."""
+"""L5: how every baseline of a comparison is trained; the one place where these figures stand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from actprune.errors import RecipeError
 
-MOST_PRUNINGS = 8
+MOST_PRUNING_STEPS = 8
 
 
 @dataclass(frozen=True)
 class Training:
     """SGD with momentum, a cosine learning rate down to zero, and always all epochs: the same steps for everybody.
 
-    The weights of the last epoch count, neither those of the best one nor an early stop, so that no entrant gains from
+    The weights of the last epoch count, neither those of the best one nor an early stop, so that no baseline gains from
     looking at the validation data more often than another. Raises RecipeError for fewer than two epochs, or an empty
     batch.
     """
@@ -34,9 +34,9 @@ class Training:
             raise RecipeError(f"--batch-size {self.batch_size} cannot be used; expected at least 1 example per step")
 
     @property
-    def prunings(self) -> int:
-        """Of a gradual entrant: at most one per epoch of the first half."""
-        return max(1, min(MOST_PRUNINGS, self.epochs // 2))
+    def pruning_steps(self) -> int:
+        """Of a gradual baseline: at most one per epoch of the first half."""
+        return max(1, min(MOST_PRUNING_STEPS, self.epochs // 2))
 
     def rounds(self, wanted: int, lengths: int = 1) -> int:
         """Equal shares of the epochs, as many as divide them and lie nearest to ``wanted``."""

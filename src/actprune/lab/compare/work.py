@@ -1,4 +1,4 @@
-"""L5: one cell: train, measure, write down, tidy up. Plain values in, plain values out, in whatever process."""
+"""L5: one trial: train, measure, write down, tidy up. Plain values in, plain values out, in whatever process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE = 60.0  # seconds for a process of a killed comparison to notice that 
 
 
 def work(job: dict[str, Any], listener: Listener | None = None) -> dict[str, Any]:
-    """Compute one cell and return its row. A method's refusal is a row as well.
+    """Compute one trial and return its row. A method's refusal is a row as well.
 
     Raises DataError and CheckpointError: missing data or a full disk say nothing about a method.
     """
@@ -49,7 +49,7 @@ def work(job: dict[str, Any], listener: Listener | None = None) -> dict[str, Any
 
 
 def finished(job: dict[str, Any]) -> dict[str, Any] | None:
-    """The row of a cell that was computed but not yet written down when the comparison was killed."""
+    """The row of a trial that was computed but not yet written down when the comparison was killed."""
     path = Path(job["folder"]) / RESULT
     if not path.exists():
         return None
@@ -61,9 +61,9 @@ def finished(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def relabelled(row: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    """The row of the same run under the labels of this cell.
+    """The row of the same run under the labels of this trial.
 
-    Five times 5 epochs of one entrant may be the very run of another at 25 epochs: one result, two budgets.
+    Five times 5 epochs of one baseline may be the very run of another at 25 epochs: one result, two budgets.
     """
     found = {**row, **job["labels"]}
     if row.get("steps"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actprune import atomic
 from actprune.lab.atomic import unwritable
-from actprune.lab.compare.digest import Panel
+from actprune.lab.compare.aggregate import Panel
 from actprune.lab.report import compare_article, compare_plot, compare_table
 
 
@@ -18,7 +18,7 @@ def write(panels: Sequence[Panel], out: Path, points: float, notes: dict[str, st
     if article:
         files.append(out / "article.md")
         atomic.write_bytes(files[-1], compare_article.markdown(panels).encode(), unwritable)
-    if any(panel.entrants for panel in panels):
+    if any(panel.baselines for panel in panels):
         for path in (out / "accuracy.svg", out / "accuracy.png"):
             compare_plot.accuracy(panels, path)
             files.append(path)

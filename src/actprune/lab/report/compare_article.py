@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from actprune.lab.compare.aggregate import Group, Panel
 from actprune.lab.compare.article import ERRORS, HIGH, ROWS
-from actprune.lab.compare.digest import Group, Panel
 from actprune.lab.report.compare_table import dense_line, markdown_table, refusals, written
 
 HEAD = (
@@ -27,19 +27,19 @@ def lines(panel: Panel) -> list[list[str]]:
     """Heading and rows: at the printed sparsity first, then everybody at 98.94 %, then what else was asked."""
     found = [list(HEAD)]
     seen: set[tuple[str, float]] = set()
-    labels = {row.entrant: row.label for row in ROWS}
-    wanted = [(row.label, row.entrant, row.sparsity, row.printed) for row in ROWS]
-    wanted += [(labels[row.entrant], row.entrant, HIGH, "") for row in ROWS]
+    labels = {row.baseline: row.label for row in ROWS}
+    wanted = [(row.label, row.baseline, row.sparsity, row.printed) for row in ROWS]
+    wanted += [(labels[row.baseline], row.baseline, HIGH, "") for row in ROWS]
     wanted += [
-        (labels.get(name, name), name, asked, "")
-        for asked in panel.sparsities
-        for name in panel.entrants
-        if name in labels and asked not in (HIGH, *(row.sparsity for row in ROWS))
+        (labels.get(name, name), name, target, "")
+        for target in panel.sparsities
+        for name in panel.baselines
+        if name in labels and target not in (HIGH, *(row.sparsity for row in ROWS))
     ]
-    for label, name, asked, printed in wanted:
-        group = panel.group(name, asked)
-        if group is not None and (name, asked) not in seen:
-            seen.add((name, asked))
+    for label, name, target, printed in wanted:
+        group = panel.group(name, target)
+        if group is not None and (name, target) not in seen:
+            seen.add((name, target))
             found.append([label, *_cells(group), printed])
     return found
 
@@ -60,12 +60,12 @@ def markdown(panels: Sequence[Panel]) -> str:
 def _cells(group: Group) -> list[str]:
     """Everything between the label and what the article prints."""
     if not group.ok:
-        return [f"{100 * group.asked:.4g}", *["-"] * 3, f"refused ({len(group.refusals)})", *["-"] * 4]
+        return [f"{100 * group.target:.4g}", *["-"] * 3, f"refused ({len(group.refusals)})", *["-"] * 4]
     test = written(group.test) + (f" ({len(group.refusals)} refused)" if group.refusals else "")
     stored = [row["dense_bytes"] / row["storage_bytes"] for row in group.ok if row.get("storage_bytes")]
     change = "-" if group.change is None else f"{100 * group.change:+.2f}"
     return [
-        f"{100 * _mean(group, 'obtained'):.2f}",
+        f"{100 * _mean(group, 'actual'):.2f}",
         f"{_mean(group, 'compression'):.1f}x",
         f"{_mean(group, 'kept'):,.0f}",
         f"{100 * _mean(group, 'flop_kept'):.2f}",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.lab.compare.digest import Group, Panel
-from actprune.lab.compare.entrants import ENTRANTS, find
+from actprune.lab.compare.aggregate import Group, Panel
+from actprune.lab.compare.baselines import BASELINES, find
 from actprune.lab.report.style import BLUE, GREEN, GREY, VERMILION, canvas, grid
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def accuracy(panels: Sequence[Panel], path: Path) -> None:
 
     The accuracy axis is logarithmic in the error, so that 98.2 and 98.5 % can be told apart beside 40 %.
     """
-    shown = [panel for panel in panels if panel.entrants]
+    shown = [panel for panel in panels if panel.baselines]
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     with canvas(path, 5.6 * columns + 2.2, 4.4 * rows + 0.3) as figure:
@@ -61,8 +61,8 @@ def _panel(axes: Axes, panel: Panel) -> dict[str, Any]:
         axes.axhspan(low, high, color=GREY, alpha=0.25, lw=0)
         handles["dense"] = axes.axhline(100 * dense.mean, color=GREY, lw=1.2)
     lowest = 100.0
-    for name in panel.entrants:
-        points = _points([group for group in panel.groups if group.entrant == name and group.test])
+    for name in panel.baselines:
+        points = _points([group for group in panel.groups if group.baseline == name and group.test])
         if len(points):
             handles[name] = _line(axes, name, points)
             lowest = min(lowest, float(points[:, 1].min()))
@@ -100,7 +100,7 @@ def _points(groups: Sequence[Group]) -> NDArray[np.float64]:
 
 
 def _look(name: str) -> tuple[str, str, Any, float]:
-    """Colour, marker, line style and width of an entrant: always the same ones."""
+    """Colour, marker, line style and width of a baseline: always the same ones."""
     place = _place(name)[1]
     style, width, colours = _LOOKS[find(name).family]
     return colours[place % len(colours)], _MARKERS[place % len(_MARKERS)], style, width
@@ -111,14 +111,16 @@ def _place(name: str) -> tuple[int, int]:
     if name == "dense":
         return -1, 0
     family = find(name).family
-    return list(_LOOKS).index(family), [e.name for e in ENTRANTS.values() if e.family == family].index(name)
+    return list(_LOOKS).index(family), [e.name for e in BASELINES.values() if e.family == family].index(name)
 
 
 def _compressions(axes: Axes, panel: Panel) -> None:
     """Ticks at the compressions that were asked for; of those that lie too close for two labels, the larger has one."""
-    asked = sorted({1 / (1 - sparsity) for sparsity in panel.sparsities})
-    crowded = [after < 1.35 * value for value, after in itertools.pairwise(asked)] + [False]
-    axes.set_xticks(asked, ["" if close else f"{value:.3g}x" for value, close in zip(asked, crowded, strict=True)])
+    compressions = sorted({1 / (1 - sparsity) for sparsity in panel.sparsities})
+    crowded = [after < 1.35 * value for value, after in itertools.pairwise(compressions)] + [False]
+    axes.set_xticks(
+        compressions, ["" if close else f"{value:.3g}x" for value, close in zip(compressions, crowded, strict=True)]
+    )
     axes.minorticks_off()
 
 

@@ -1,11 +1,11 @@
-"""L5: a comparison as tables: entrants x sparsities, for the terminal and for markdown."""
+"""L5: a comparison as tables: baselines x sparsities, for the terminal and for markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actprune.lab.compare.digest import Group, Panel, Spread
+from actprune.lab.compare.aggregate import Group, Panel, Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +15,7 @@ READING = (
     "against the dense network in points. ** best mean of a column, = within one standard deviation (the larger of "
     "the two) of it; with three seeds such a difference means little. Sparsity is over all weights of the network, "
     "the output layer included; a method that leaves the output layer alone removes correspondingly more elsewhere. "
-    "(kept x %) marks an entrant that ended with another number of weights than was asked; if it kept more, it does "
+    "(kept x %) marks a baseline that ended with another number of weights than was asked; if it kept more, it does "
     "not take part in the ranking of its column. n: seeds, where not all are there."
 )
 
@@ -23,14 +23,14 @@ READING = (
 def lines(panel: Panel) -> list[list[str]]:
     """Heading and rows of one table, as plain cells."""
     sparsities = panel.sparsities
-    best = {asked: panel.best(asked) for asked in sparsities}
-    head = ["entrant", "steps", *(f"{_percent(asked)} %  ({1 / (1 - asked):.0f}x)" for asked in sparsities)]
+    best = {target: panel.best(target) for target in sparsities}
+    head = ["baseline", "steps", *(f"{_percent(target)} %  ({1 / (1 - target):.0f}x)" for target in sparsities)]
     found = [head]
     full = max((len(group.rows) for group in panel.groups), default=1)
-    for entrant in panel.entrants:
-        groups = [panel.group(entrant, asked) for asked in sparsities]
-        cells = [_cell(group, best[asked], full) for asked, group in zip(sparsities, groups, strict=True)]
-        found.append([entrant, _steps(groups), *cells])
+    for baseline in panel.baselines:
+        groups = [panel.group(baseline, target) for target in sparsities]
+        cells = [_cell(group, best[target], full) for target, group in zip(sparsities, groups, strict=True)]
+        found.append([baseline, _steps(groups), *cells])
     return found
 
 
@@ -49,22 +49,22 @@ def dense_line(panel: Panel) -> str:
 
 def equal_lines(panel: Panel, points: float) -> list[list[str]]:
     """Sparsity at equal accuracy, the sparsest first."""
-    found = [(entrant, panel.equal(entrant, points)) for entrant in panel.entrants]
-    there = [(entrant, group) for entrant, group in found if group is not None]
-    there.sort(key=lambda pair: -_mean(pair[1], "obtained"))
-    head = ["entrant", "sparsity", "compression", "weights", "validation acc. (%)", "test acc. (%)"]
+    found = [(baseline, panel.equal(baseline, points)) for baseline in panel.baselines]
+    there = [(baseline, group) for baseline, group in found if group is not None]
+    there.sort(key=lambda pair: -_mean(pair[1], "actual"))
+    head = ["baseline", "sparsity", "compression", "weights", "validation acc. (%)", "test acc. (%)"]
     rows = [
         [
-            entrant,
-            f"{_percent(_mean(group, 'obtained'))} %",
+            baseline,
+            f"{_percent(_mean(group, 'actual'))} %",
             f"{_mean(group, 'compression'):.1f}x",
             f"{_mean(group, 'kept'):,.0f}",
             written(group.spread("validation_accuracy")),
             f"{written(group.test)} ({_signed(group.change)})",
         ]
-        for entrant, group in there
+        for baseline, group in there
     ]
-    rows += [[entrant, "none of those tried", "", "", "", ""] for entrant, group in found if group is None]
+    rows += [[baseline, "none of those tried", "", "", "", ""] for baseline, group in found if group is None]
     return [head, *rows]
 
 
@@ -92,16 +92,16 @@ def markdown_table(cells: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(panels: Sequence[Panel], points: float, notes: dict[str, str]) -> str:
-    """The whole file: reading aid, one table per data set and network, sparsity at equal accuracy, entrants."""
+    """The whole file: reading aid, one table per data set and network, sparsity at equal accuracy, baselines."""
     parts = ["# Comparison\n", f"{READING}\n"]
     for panel in panels:
         parts += [f"## {panel.title}\n", f"{dense_line(panel)}\n"]
-        if panel.entrants:
+        if panel.baselines:
             parts += [markdown_table(lines(panel)), f"### Sparsity at equal accuracy\n\n{equal_reading(points)}\n"]
             parts += [markdown_table(equal_lines(panel, points))]
         parts += refusals(panel)
-    used = dict.fromkeys(entrant for panel in panels for entrant in panel.entrants)
-    parts += ["## Entrants\n", "".join(f"- {name}: {notes.get(name, '')}\n" for name in used)]
+    used = dict.fromkeys(baseline for panel in panels for baseline in panel.baselines)
+    parts += ["## Baselines\n", "".join(f"- {name}: {notes.get(name, '')}\n" for name in used)]
     return "\n".join(parts)
 
 
@@ -114,9 +114,9 @@ def equal_reading(points: float) -> str:
 
 
 def refusals(panel: Panel) -> list[str]:
-    """One line per entrant and sparsity that was refused, with the method's own reason."""
+    """One line per baseline and sparsity that was refused, with the method's own reason."""
     found = [
-        f"- {group.entrant} at {_percent(group.asked)} %: {len(group.refusals)} of {len(group.rows)} refused: "
+        f"- {group.baseline} at {_percent(group.target)} %: {len(group.refusals)} of {len(group.rows)} refused: "
         f"{group.refusals[0]}\n"
         for group in panel.groups
         if group.refusals
@@ -142,7 +142,7 @@ def _cell(group: Group | None, best: tuple[Group, list[Group]] | None, full: int
     elif best and group in best[1]:
         text = f"={text}"
     kept = _mean(group, "kept") / group.ok[0]["weights"]
-    if abs(kept / (1 - group.asked) - 1) > 0.005:
+    if abs(kept / (1 - group.target) - 1) > 0.005:
         text += f" (kept {100 * kept:.2f} %)"
     if group.refusals:
         return f"{text} ({len(group.refusals)} refused)"

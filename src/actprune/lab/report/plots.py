@@ -16,15 +16,15 @@ from actprune.lab.report.style import (
     BLUE,
     GREEN,
     GREY,
-    MOST_CYCLES,
+    MOST_PRUNING_STEPS,
     VERMILION,
     canvas,
     caption,
     chosen,
-    cycle_names,
     figure_width,
     grid,
     layer_names,
+    step_names,
 )
 from actprune.lab.report.survival import survival
 
@@ -44,7 +44,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str
     epoch, train, validation, removed = (
         np.array([np.nan if record[key] is None else record[key] for record in records], float) for key in keys[:4]
     )
-    prunings = [float(record["epoch"]) for record in records if record["pruned"]]
+    pruning_steps = [float(record["epoch"]) for record in records if record["pruned"]]
     from matplotlib.ticker import MaxNLocator
 
     with canvas(Path(path), 7.2, 5.2) as figure:
@@ -55,7 +55,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str
         below.step(epoch, 100 * removed, color=GREEN, where="post", lw=1.6)
         below.fill_between(epoch, 100 * removed, step="post", color=GREEN, alpha=0.15, lw=0)
         for axes in (above, below):
-            for i, when in enumerate(prunings):
+            for i, when in enumerate(pruning_steps):
                 axes.axvline(when, color=GREY, lw=0.9, ls=":", label="pruning" if i == 0 else None)
         above.set(ylabel=f"{score} (%)", title=title)
         above.legend(loc="lower right")
@@ -67,24 +67,27 @@ def training_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str
 
 
 def firing_histograms(
-    cycles: Sequence[Mapping[str, tuple[ArrayLike, int]]], path: Path, title: str = "", labels: Sequence[str] = ()
+    pruning_steps: Sequence[Mapping[str, tuple[ArrayLike, int]]],
+    path: Path,
+    title: str = "",
+    labels: Sequence[str] = (),
 ) -> None:
-    """How often neurons fire: one histogram per cycle (row) and layer (column).
+    """How often neurons fire: one histogram per pruning step (row) and layer (column).
 
-    cycles: for every cycle, by layer, ``(counts, rows)``: firing counts ``(neurons,)`` and the number of examples, or
-    examples x positions, they were counted on. labels: of the cycles ("cycle 1", .. if left out).
-    A neuron that never fired stands apart, left of zero. Raises DataError on no cycle or no rows.
+    pruning_steps: of each, by layer, ``(counts, rows)``: firing counts ``(neurons,)`` and the number of examples, or
+    examples x positions, they were counted on. labels: of the pruning steps ("pruning step 1", .. if left out).
+    A neuron that never fired stands apart, left of zero. Raises DataError on no pruning step or no rows.
     """
-    layers, names = layer_names(cycles), cycle_names(labels, len(cycles))
-    rows, bins = chosen(len(cycles), MOST_CYCLES), [4.0 * i for i in range(26)]
+    layers, names = layer_names(pruning_steps), step_names(labels, len(pruning_steps))
+    rows, bins = chosen(len(pruning_steps), MOST_PRUNING_STEPS), [4.0 * i for i in range(26)]
     from matplotlib.ticker import MaxNLocator
 
     with canvas(Path(path), figure_width(len(layers)), 0.9 + 1.25 * len(rows)) as figure:
         plots = grid(figure, len(rows), len(layers), shared=True)
-        for line, cycle in zip(plots, rows, strict=True):
+        for line, pruning_step in zip(plots, rows, strict=True):
             for axes, layer in zip(line, layers, strict=True):
-                if layer in cycles[cycle]:
-                    rate = _firing_rate(layer, *cycles[cycle][layer])
+                if layer in pruning_steps[pruning_step]:
+                    rate = _firing_rate(layer, *pruning_steps[pruning_step][layer])
                     silent = int((rate == 0).sum())
                     axes.hist(100 * rate[rate > 0], bins=bins, color=BLUE)
                     axes.bar(-9, silent, width=6, color=VERMILION)
@@ -93,11 +96,11 @@ def firing_histograms(
                 axes.set_xticks([-9, 50, 100], ["never", "50", "100"])
                 axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
                 axes.grid(visible=False, axis="x")
-            line[0].set_ylabel(f"{names[cycle]}\nneurons")
+            line[0].set_ylabel(f"{names[pruning_step]}\nneurons")
         for axes, layer in zip(plots[0], layers, strict=True):
             axes.set_title(layer, loc="left", fontweight="bold")
         figure.supxlabel("examples (for a conv: x positions) on which the neuron fired (%)", fontsize=9)
-        figure.suptitle(caption(title, len(rows), len(cycles)), fontsize=10)
+        figure.suptitle(caption(title, len(rows), len(pruning_steps)), fontsize=10)
 
 
 _AT_RIGHT: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}

@@ -1,4 +1,4 @@
-"""L5: the figure and the table of singular values over the prunings of a run."""
+"""L5: the figure and the table of singular values over the pruning steps of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from actprune.errors import DataError
 from actprune.lab.report.style import (
     GREY,
-    MOST_CYCLES,
+    MOST_PRUNING_STEPS,
     canvas,
     caption,
     chosen,
@@ -28,37 +28,42 @@ if TYPE_CHECKING:
 Values = Mapping[str, Mapping[str, ArrayLike]]
 """By layer: descending singular values "before" and "after" a pruning, and "random", after a random mask as large."""
 _FLOOR = 1e-4
-_HEAD = ("cycle", "layer", "weights kept", "numerical rank", "stable rank", "effective rank")
+_HEAD = ("pruning step", "layer", "weights kept", "numerical rank", "stable rank", "effective rank")
 
 
-def spectra(cycles: Sequence[Values], path: Path, title: str = "") -> None:
-    """Three rows of small plots, a column per layer, a shade per cycle.
+def spectra(pruning_steps: Sequence[Values], path: Path, title: str = "") -> None:
+    """Three rows of small plots, a column per layer, a shade per pruning step.
 
     Singular values after the pruning over their index (logarithmic); their change by the pruning in percent, by
     position from the largest (0) to the smallest (1), without those that were below 1e-4 of the largest; and the same
-    change for a random mask of the same size, the control. Raises DataError for no cycle, no layer, missing entries.
+    change for a random mask of the same size, the control. Raises DataError where a step, layer or entry is missing.
     """
-    layers = layer_names(cycles)
-    for cycle in cycles:
-        for layer, found in cycle.items():
+    layers = layer_names(pruning_steps)
+    for pruning_step in pruning_steps:
+        for layer, found in pruning_step.items():
             if missing := [key for key in ("before", "after", "random") if key not in found]:
                 raise DataError(f"the spectra of {layer} lack {missing}; expected before, after and random")
-    shown = chosen(len(cycles), MOST_CYCLES)
+    shown = chosen(len(pruning_steps), MOST_PRUNING_STEPS)
     colours = shades(len(shown))
     with canvas(Path(path), max(6.4, figure_width(len(layers))), 6.2) as figure:
         axes = grid(figure, 3, len(layers))
         for column, layer in enumerate(layers):
             for colour, number in zip(colours, shown, strict=True):
-                if layer in cycles[number]:
-                    _column([row[column] for row in axes], cycles[number][layer], colour, f"cycle {number + 1}")
+                if layer in pruning_steps[number]:
+                    _column(
+                        [row[column] for row in axes],
+                        pruning_steps[number][layer],
+                        colour,
+                        f"pruning step {number + 1}",
+                    )
             _label([row[column] for row in axes], layer, column == 0)
         if (last := next((axis for axis in reversed(axes[0]) if axis.lines), None)) is not None:
             last.legend(loc="best")
-        figure.suptitle(caption(title, len(shown), len(cycles)), fontsize=9)
+        figure.suptitle(caption(title, len(shown), len(pruning_steps)), fontsize=9)
 
 
 def rank_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, one line per cycle and layer (see ``lab.spectra.rank_rows``); ranks as before -> after."""
+    """Markdown, one line per pruning step and layer (see ``lab.spectra.rank_rows``); ranks as before -> after."""
     lines = [_HEAD, (":---", ":---", *["---:"] * (len(_HEAD) - 2))]
     for row in rows:
         before, after = row["before"], row["after"]
@@ -66,9 +71,9 @@ def rank_table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{after[key]:.{digits}f}" if before is None else f"{before[key]:.{digits}f} -> {after[key]:.{digits}f}"
             for key, digits in (("numerical", 0), ("stable", 1), ("effective", 1))
         ]
-        cycle = "end" if row["cycle"] is None else str(row["cycle"])
+        pruning_step = "end" if row["pruning_step"] is None else str(row["pruning_step"])
         kept = "" if row["kept"] is None else f"{row['kept']:,}"
-        lines.append((cycle, str(row["layer"]).removesuffix(".weight"), kept, *cells))
+        lines.append((pruning_step, str(row["layer"]).removesuffix(".weight"), kept, *cells))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

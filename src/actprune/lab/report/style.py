@@ -68,8 +68,8 @@ def canvas(path: Path, width: float, height: float) -> Iterator[Figure]:
             ) from error
 
 
-MOST_CYCLES = 8
-"""Rows or lines that can still be told apart; more cycles are thinned out evenly, first and last kept."""
+MOST_PRUNING_STEPS = 8
+"""Rows or lines that can still be told apart; more pruning steps are thinned out evenly, first and last kept."""
 
 
 def shades(count: int) -> list[Any]:
@@ -91,26 +91,27 @@ def grid(figure: FigureBase, rows: int, columns: int, shared: bool = False) -> l
     return axes
 
 
-def layer_names(cycles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every layer of any cycle, in order of first appearance. Raises DataError when there is none."""
-    names = list(dict.fromkeys(name for cycle in cycles for name in cycle))
+def layer_names(pruning_steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every layer of any pruning step, in order of first appearance. Raises DataError when there is none."""
+    names = list(dict.fromkeys(name for pruning_step in pruning_steps for name in pruning_step))
     if not names:
         raise DataError(
-            f"a figure over {len(cycles)} cycles was asked, without a single layer; run at least one cycle first"
+            f"a figure over {len(pruning_steps)} pruning steps was asked, without a single layer; "
+            "run at least one pruning step first"
         )
     return names
 
 
 def caption(title: str, shown: int, total: int) -> str:
-    """The title, with a note when cycles were left out."""
-    return title if shown == total else f"{title} ({shown} of {total} cycles shown)".strip()
+    """The title, with a note when pruning steps were left out."""
+    return title if shown == total else f"{title} ({shown} of {total} pruning steps shown)".strip()
 
 
-def cycle_names(labels: Sequence[str], count: int) -> list[str]:
-    """The labels given, or "cycle 1" and so on. Raises DataError when there are too many or too few."""
+def step_names(labels: Sequence[str], count: int) -> list[str]:
+    """The labels given, or "pruning step 1" and so on. Raises DataError when there are too many or too few."""
     if labels and len(labels) != count:
-        raise DataError(f"{len(labels)} labels for {count} cycles; give one per cycle, or none")
-    return list(labels) or [f"cycle {i + 1}" for i in range(count)]
+        raise DataError(f"{len(labels)} labels for {count} pruning steps; give one per pruning step, or none")
+    return list(labels) or [f"pruning step {i + 1}" for i in range(count)]
 
 
 def figure_width(columns: int) -> float:

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from actprune.errors import DataError
 from actprune.lab.report.style import (
     GREY,
-    MOST_CYCLES,
+    MOST_PRUNING_STEPS,
     canvas,
     caption,
     chosen,
-    cycle_names,
     figure_width,
     grid,
     layer_names,
     shades,
+    step_names,
 )
 
 if TYPE_CHECKING:
@@ -30,30 +30,32 @@ Counts = NDArray[np.float64]
 
 
 def survival(
-    cycles: Sequence[Mapping[str, ArrayLike]],
+    pruning_steps: Sequence[Mapping[str, ArrayLike]],
     path: Path,
     fan_in: Mapping[str, int],
     title: str = "",
     labels: Sequence[str] = (),
 ) -> None:
-    """Which weights survive: share kept per layer and cycle (bars), and kept weights per neuron, sorted (curves).
+    """Which weights survive: share kept per layer and pruning step (bars), kept weights per neuron, sorted (curves).
 
-    cycles: for every cycle, by layer, kept incoming weights ``(neurons,)``, as ``analysis.survival`` gives them.
-    fan_in: incoming weights of a neuron before pruning, by layer. labels: of the cycles ("cycle 1", .. if left out).
-    Raises DataError on no cycle, a layer without fan-in, or more weights kept than there were.
+    pruning_steps: of each, by layer, kept incoming weights ``(neurons,)``, as ``analysis.survival`` gives them.
+    fan_in: incoming weights of a neuron before pruning, by layer. labels: "pruning step 1", .. if left out.
+    Raises DataError on no pruning step, a layer without fan-in, or more weights kept than there were.
     """
-    layers, names = layer_names(cycles), cycle_names(labels, len(cycles))
-    counts = [{name: np.asarray(value, np.float64) for name, value in cycle.items()} for cycle in cycles]
+    layers, names = layer_names(pruning_steps), step_names(labels, len(pruning_steps))
+    counts = [
+        {name: np.asarray(value, np.float64) for name, value in pruning_step.items()} for pruning_step in pruning_steps
+    ]
     _check(counts, layers, fan_in)
-    shown = chosen(len(cycles), MOST_CYCLES)
+    shown = chosen(len(pruning_steps), MOST_PRUNING_STEPS)
     colours = shades(len(shown))
     with canvas(Path(path), max(6.4, figure_width(len(layers))), 5.4) as figure:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
         bars = above.subplots()
-        for rank, cycle in enumerate(shown):
-            here = counts[cycle]
+        for rank, pruning_step in enumerate(shown):
+            here = counts[pruning_step]
             shares = {i: here[n].sum() / (here[n].size * fan_in[n]) for i, n in enumerate(layers) if n in here}
-            _bars(bars, shares, (rank, len(shown)), colours[rank], names[cycle])
+            _bars(bars, shares, (rank, len(shown)), colours[rank], names[pruning_step])
         sizes = {name: next(c[name] for c in counts if name in c).size * fan_in[name] for name in layers}
         bars.set_xticks(range(len(layers)), [f"{name}\n{size:,} weights" for name, size in sizes.items()])
         bars.tick_params(axis="x", rotation=30 if len(layers) > _MANY else 0)
@@ -62,20 +64,20 @@ def survival(
         bars.grid(visible=False, axis="x")
         bars.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         for axes, name in zip(grid(below, 1, len(layers))[0], layers, strict=True):
-            for cycle, colour in zip(shown, colours, strict=True):
-                if name in counts[cycle]:
-                    _curve(axes, counts[cycle][name], colour)
+            for pruning_step, colour in zip(shown, colours, strict=True):
+                if name in counts[pruning_step]:
+                    _curve(axes, counts[pruning_step][name], colour)
             axes.set(title=name, ylim=(-0.03 * fan_in[name], 1.05 * fan_in[name]), xlabel="neurons, sorted")
         below.supylabel("weights kept per neuron", fontsize=9)
-        figure.suptitle(caption(title, len(shown), len(cycles)), fontsize=10)
+        figure.suptitle(caption(title, len(shown), len(pruning_steps)), fontsize=10)
 
 
-def _check(cycles: Sequence[Mapping[str, Counts]], layers: Sequence[str], fan_in: Mapping[str, int]) -> None:
+def _check(pruning_steps: Sequence[Mapping[str, Counts]], layers: Sequence[str], fan_in: Mapping[str, int]) -> None:
     """Fan-ins known, counts possible."""
     lacking = [name for name in layers if fan_in.get(name, 0) < 1]
     if lacking:
         raise DataError(f"survival plot: fan_in of {', '.join(lacking)} is missing or zero; pass it for every layer")
-    for name, kept in ((name, kept) for cycle in cycles for name, kept in cycle.items()):
+    for name, kept in ((name, kept) for pruning_step in pruning_steps for name, kept in pruning_step.items()):
         if kept.ndim != 1 or not kept.size or kept.min() < 0 or kept.max() > fan_in[name]:
             raise DataError(
                 f"survival plot: kept weights of {name} have shape {kept.shape} and reach {kept.max(initial=0):g}; "
@@ -95,7 +97,7 @@ def _log_percent(axes: Axes, shares: Sequence[float]) -> None:
 
 
 def _bars(axes: Axes, shares: Mapping[int, float], place: tuple[int, int], colour: Any, label: str) -> None:
-    """One cycle's bars, at ``place = (rank, of how many)`` inside each layer's group; an emptied layer gets a 0."""
+    """One step's bars, at ``place = (rank, of how many)`` inside each layer's group; an emptied layer gets a 0."""
     rank, of = place
     width = 0.84 / of
     at = {i: i + (rank - (of - 1) / 2) * width for i in shares}

@@ -41,8 +41,8 @@ class Column:
 
 COLUMNS = (
     Column("run", "run", _plain),
-    Column("asked", "asked sparsity (%)", _percent),
-    Column("obtained", "obtained sparsity (%)", _percent),
+    Column("target", "target sparsity (%)", _percent),
+    Column("actual", "actual sparsity (%)", _percent),
     Column("compression", "compression", _times),
     Column("flop_kept", "FLOP kept (%)", _percent),
     Column("ranks", "ranks", _plain),

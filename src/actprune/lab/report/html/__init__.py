@@ -12,7 +12,7 @@ from actprune.lab import atomic
 from actprune.lab.report.html import page_compare, page_run
 from actprune.lab.report.html.command import shown
 from actprune.lab.report.html.page import Page, render
-from actprune.lab.report.html.read import CELLS, Run, kind_of, lines, read_run
+from actprune.lab.report.html.read import TRIALS, Run, kind_of, lines, read_run
 from actprune.lab.report.html.words import number
 from actprune.lab.seeds import LIST
 
@@ -44,7 +44,7 @@ def page_of(folder: Path) -> Page:
     if kind == "seeds":
         return _seeds(folder)
     problems: list[str] = []
-    rows = lines(folder / CELLS, problems)
+    rows = lines(folder / TRIALS, problems)
     return page_compare.of_rows(folder.resolve().name, rows, problems)
 
 

@@ -1,4 +1,4 @@
-"""L5: the plot of a comparison: test accuracy over compression, mean and spread per entrant, dense as a band."""
+"""L5: the plot of a comparison: test accuracy over compression, mean and spread per baseline, dense as a band."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEAR = (0.03, 0.1, 0.3)
 def of_field(field: Field, names: Sequence[str]) -> list[Chart]:
     """A close-up of the accuracies that matter where some are far below them, then everything.
 
-    names: of all entrants of the comparison, so that one has the same colour and mark on every data set.
+    names: of all baselines of the comparison, so that one has the same colour and mark on every data set.
     """
     means = [mean for point in field.points.values() if (mean := point.test) is not None]
     if not means:
@@ -36,25 +36,25 @@ def of_field(field: Field, names: Sequence[str]) -> list[Chart]:
 
 
 def _chart(field: Field, names: Sequence[str], title: str, span: tuple[float, float], note: str) -> Chart:
-    own = {name: names.index(name) for name in field.entrants}
+    own = {name: names.index(name) for name in field.baselines}
 
     def draw(size: tuple[int, int]) -> Plot:
         plot = Plot(_spoken(field), _across(field), _up(span), size)
         _dense(plot, field)
-        for name in reversed(field.entrants):  # the best ones on top
-            _entrant(plot, field, name, own[name])
+        for name in reversed(field.baselines):  # the best ones on top
+            _baseline(plot, field, name, own[name])
         for sparsity in field.sparsities:
-            plot.column(_compression(field, field.entrants, sparsity), _tip(field, sparsity))
+            plot.column(_compression(field, field.baselines, sparsity), _tip(field, sparsity))
         return plot
 
-    legend = [entry(name, own[name]) for name in field.entrants]
+    legend = [entry(name, own[name]) for name in field.baselines]
     if field.dense.test is not None:
         legend.append(swatch("dense", "var(--ink)", "thin"))
     caption = f"{note} Mean over the seeds; upright strokes: one standard deviation.".strip()
     return Chart(title, both(draw), caption, legend)
 
 
-def _entrant(plot: Plot, field: Field, name: str, index: int) -> None:
+def _baseline(plot: Plot, field: Field, name: str, index: int) -> None:
     line = []
     for sparsity in field.sparsities:
         point = field.at(name, sparsity)
@@ -81,7 +81,7 @@ def _dense(plot: Plot, field: Field) -> None:
 
 
 def _compression(field: Field, names: Sequence[str], sparsity: float) -> float:
-    """What was obtained, or what the sparsity asked comes to where nothing was."""
+    """What was reached, or what the target comes to where nothing was."""
     found = [value for name in names if (value := field.at(name, sparsity).mean("compression")) is not None]
     middle = w.average([value for value in found if value > 0])
     return middle if middle is not None else 1 / max(1 - sparsity, 1e-6)
@@ -89,7 +89,7 @@ def _compression(field: Field, names: Sequence[str], sparsity: float) -> float:
 
 def _across(field: Field) -> Axis:
     every = [
-        _compression(field, [name], s) for name in field.entrants for s in field.sparsities if field.at(name, s).rows
+        _compression(field, [name], s) for name in field.baselines for s in field.sparsities if field.at(name, s).rows
     ]
     low, high = min(every), max(every)
     if high / low < 1.5:

@@ -49,12 +49,12 @@ def _missed(field: Field) -> str:
     return _some([
         f"{name} at {w.share(sparsity)} ({w.percent(got)})"
         for (name, sparsity), point in field.points.items()
-        if (got := point.mean("obtained")) is not None and got < sparsity - MISSED
+        if (got := point.mean("actual")) is not None and got < sparsity - MISSED
     ])  # fmt: skip
 
 
 def _fell(field: Field) -> str:
-    """Where even the best entrant is worse than the dense network."""
+    """Where even the best baseline is worse than the dense network."""
     dense, found = field.dense.test, []
     for sparsity in field.sparsities if dense is not None else ():
         ranking = field.ranking(sparsity)
@@ -64,7 +64,7 @@ def _fell(field: Field) -> str:
 
 
 def _disagree(field: Field) -> str:
-    """Validation picks, test reports: where both would have picked another entrant."""
+    """Validation picks, test reports: where both would have picked another baseline."""
     found = []
     for sparsity in field.sparsities:
         ranking = field.ranking(sparsity)
@@ -81,7 +81,7 @@ def _refused(field: Field) -> str:
 
 def _unfinished(field: Field) -> str:
     """Points with fewer seeds than others, where nothing was refused."""
-    most, pairs = field.seeds, [(name, s) for s in field.sparsities for name in field.entrants]
+    most, pairs = field.seeds, [(name, s) for s in field.sparsities for name in field.baselines]
     return _some([
         f"{name} at {w.share(s)} ({len(point.rows)} of {w.plural(most, 'seed')})"
         for name, s in pairs
@@ -114,12 +114,12 @@ def _some(found: Sequence[str]) -> str:
 _CHECKS: tuple[tuple[str, Callable[[Field], str]], ...] = (
     ("less was removed than asked", _missed),
     (f"{OURS} is clearly behind the best", _ours),
-    ("even the best entrant falls below the dense network", _fell),
+    ("even the best baseline falls below the dense network", _fell),
     ("the lead lies within the spread of the seeds, so that nobody can be called the winner", _undecided),
     ("too few runs for a spread", _few),
     ("not finished", _unfinished),
     ("without a result", _refused),
-    ("by validation accuracy one would have picked another entrant", _disagree),
+    ("by validation accuracy one would have picked another baseline", _disagree),
     ("more training steps than the common budget", _longer),
     ("there is no dense network to compare with", _no_dense),
 )

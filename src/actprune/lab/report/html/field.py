@@ -1,4 +1,4 @@
-"""L5: the rows of a comparison as a field: entrants by sparsities, each point over its seeds."""
+"""L5: the rows of a comparison as a field: baselines by sparsities, each point over its seeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actprune.lab.compare.digest import SLACK, newest
+from actprune.lab.compare.aggregate import SLACK, newest
 from actprune.lab.report.html import words as w
 
 Row = dict[str, Any]
@@ -15,7 +15,7 @@ DENSE, OURS = "dense", "activation"
 
 @dataclass(frozen=True)
 class Point:
-    """One entrant at one sparsity. ``rows``: finished runs, one per seed; ``refused``: reasons of those that cannot."""
+    """One baseline at one sparsity. ``rows``: finished runs, one per seed; ``refused``: why others have none."""
 
     rows: list[Row]
     refused: list[str]
@@ -32,13 +32,13 @@ class Point:
 
     @property
     def keeps_too_much(self) -> bool:
-        """Whether it ended with clearly more weights than asked (as ``lab.compare.digest.Group`` has it)."""
+        """Whether it ended with clearly more weights than asked (as ``lab.compare.aggregate.Group`` has it)."""
         return any(
-            kept > (1 - asked) * weights * (1 + SLACK) + 1
+            kept > (1 - target) * weights * (1 + SLACK) + 1
             for row in self.rows
             if (kept := w.number(row.get("kept"))) is not None
             and (weights := w.number(row.get("weights"))) is not None
-            and (asked := _asked(row)) is not None
+            and (target := _target(row)) is not None
         )
 
     def mean(self, key: str) -> float | None:
@@ -48,27 +48,27 @@ class Point:
 
 @dataclass(frozen=True)
 class Field:
-    """One data set, network and training. ``entrants``: best first, by their mean rank over the sparsities."""
+    """One data set, network and training. ``baselines``: best first, by their mean rank over the sparsities."""
 
     data: str
     model: str
     training: str
-    entrants: list[str]
+    baselines: list[str]
     sparsities: list[float]
     points: dict[tuple[str, float], Point]
     dense: Point
     notes: dict[str, str]
 
-    def at(self, entrant: str, sparsity: float) -> Point:
+    def at(self, baseline: str, sparsity: float) -> Point:
         """A point, empty where nothing was computed."""
-        return self.points.get((entrant, sparsity), Point([], []))
+        return self.points.get((baseline, sparsity), Point([], []))
 
     def ranking(self, sparsity: float) -> list[tuple[str, float]]:
-        """Entrants with their mean test accuracy at this sparsity, best first.
+        """Baselines with their mean test accuracy at this sparsity, best first.
 
         As in table.md: whoever kept clearly more weights than asked, has fewer seeds or was refused some is no rival.
         """
-        points = {name: self.at(name, sparsity) for name in self.entrants}
+        points = {name: self.at(name, sparsity) for name in self.baselines}
         rivals = {name: point for name, point in points.items() if not point.keeps_too_much}
         most = max((len(point.rows) for point in rivals.values()), default=0)
         found = [
@@ -79,7 +79,7 @@ class Field:
         return sorted(found, key=lambda pair: -pair[1])
 
     def close(self, sparsity: float) -> set[str]:
-        """Entrants that the best one's lead does not tell apart: it is within the larger of both spreads."""
+        """Baselines that the best one's lead does not tell apart: it is within the larger of both spreads."""
         ranking = self.ranking(sparsity)
         if not ranking:
             return set()
@@ -105,9 +105,9 @@ def fields(rows: Sequence[Row]) -> list[Field]:
     return [_field(*key, rows=group) for key, group in groups.items()]
 
 
-def entrants(found: Sequence[Field]) -> list[str]:
+def baselines(found: Sequence[Field]) -> list[str]:
     """All names of a comparison, in an order that does not depend on who is ahead."""
-    names = sorted({name for field in found for name in field.entrants})
+    names = sorted({name for field in found for name in field.baselines})
     return sorted(names, key=lambda name: not name.startswith("activation"))
 
 
@@ -122,32 +122,32 @@ def titled(found: Sequence[Field]) -> str:
 def _field(data: str, model: str, training: str, rows: list[Row]) -> Field:
     points: dict[tuple[str, float], dict[str, Row]] = {}
     notes: dict[str, str] = {}
-    for row in newest(rows):  # a later row of the same cell replaces an earlier one
-        name, asked = str(row.get("entrant") or row.get("method") or w.DASH), _asked(row)
-        if asked is not None:
-            points.setdefault((name, asked), {})[str(_seed(row))] = row
+    for row in newest(rows):  # a later row of the same trial replaces an earlier one
+        name, target = str(row.get("baseline") or row.get("method") or w.DASH), _target(row)
+        if target is not None:
+            points.setdefault((name, target), {})[str(_seed(row))] = row
         notes[name] = str(row.get("note") or "")
     made = {key: _point(list(found.values())) for key, found in points.items()}
     dense = Point([row for (name, _), point in made.items() if name == DENSE for row in point.rows], [])
     made = {key: point for key, point in made.items() if key[0] != DENSE}
-    sparsities = sorted({asked for _, asked in made})
+    sparsities = sorted({target for _, target in made})
     order = list(dict.fromkeys(name for name, _ in made))
     plain = Field(data, model, training, order, sparsities, made, dense, notes)
     return Field(data, model, training, sorted(order, key=_ranks(plain).__getitem__), sparsities, made, dense, notes)
 
 
 def _ranks(field: Field) -> dict[str, tuple[float, int]]:
-    """Mean rank of every entrant; one that is absent somewhere counts as last there."""
-    places: dict[str, list[int]] = {name: [] for name in field.entrants}
+    """Mean rank of every baseline; one that is absent somewhere counts as last there."""
+    places: dict[str, list[int]] = {name: [] for name in field.baselines}
     for sparsity in field.sparsities:
         ranking = [name for name, _ in field.ranking(sparsity)]
         for name, found in places.items():
-            found.append(ranking.index(name) if name in ranking else len(field.entrants))
+            found.append(ranking.index(name) if name in ranking else len(field.baselines))
     return {name: (w.average(found) or 0.0, i) for i, (name, found) in enumerate(places.items())}
 
 
-def _asked(row: Row) -> float | None:
-    return w.number(row.get("asked", row.get("sparsity")))
+def _target(row: Row) -> float | None:
+    return w.number(row.get("target", row.get("sparsity")))
 
 
 def _seed(row: Row) -> Any:

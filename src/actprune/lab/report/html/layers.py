@@ -12,16 +12,16 @@ from actprune.lab.report.html import words as w
 from actprune.lab.report.html.chart import Chart, Legend, colour, entry, shape, swatch
 from actprune.lab.report.html.read import Array, Run
 from actprune.lab.report.html.svg import PANEL, Axis, Plot, Point, around, both, steps
-from actprune.lab.report.style import MOST_CYCLES, chosen
+from actprune.lab.report.style import MOST_PRUNING_STEPS, chosen
 
-Cycles = Mapping[int, Mapping[str, Mapping[str, Array]]]
+PruningSteps = Mapping[int, Mapping[str, Mapping[str, Array]]]
 
 
 def survival(run: Run) -> list[Chart]:
-    """Share of weights kept per layer over the prunings; logarithmic, since 0.5 % counts beside 100 %."""
+    """Share of weights kept per layer over the pruning steps; logarithmic, since 0.5 % counts beside 100 %."""
     lines: dict[str, list[tuple[int, float]]] = {}
-    numbers = [list(run.cycles)[i] for i in thin(len(run.cycles))] if run.cycles else []
-    for number, layers in ((number, run.cycles[number]) for number in numbers):
+    numbers = [list(run.pruning_steps)[i] for i in thin(len(run.pruning_steps))] if run.pruning_steps else []
+    for number, layers in ((number, run.pruning_steps[number]) for number in numbers):
         for name, sums in layers.items():
             share = _share(sums)
             if share is not None:
@@ -29,11 +29,11 @@ def survival(run: Run) -> list[Chart]:
     if not lines:
         return []
     floor = min((share for line in lines.values() for _, share in line if share > 0), default=1.0)
-    last = max(run.cycles)
+    last = max(run.pruning_steps)
 
     def draw(size: tuple[int, int]) -> Plot:
         ends = ", ".join(f"{name} {w.percent(line[-1][1])}" for name, line in lines.items())
-        across = Axis("pruning", 0, last, ticks=chosen(last + 1, 11))
+        across = Axis("pruning step", 0, last, ticks=chosen(last + 1, 11))
         up = Axis("weights kept (%)", min(floor * 0.8, 0.5), 1.06, log=True, write=lambda v: f"{100 * v:g}")
         plot = Plot(f"Weights kept per layer after each pruning; at the end {ends}", across, up, size)
         for index, (name, line) in enumerate(lines.items()):
@@ -69,9 +69,9 @@ def neurons(run: Run) -> list[Chart]:
         return [(float(i), float(values[i])) for i in at]
 
     def draw(name: str, lines: dict[int, list[Point]], colours: list[str]) -> Plot:
-        width = max(len(run.cycles[n][name]["kept"]) for n in lines)
+        width = max(len(run.pruning_steps[n][name]["kept"]) for n in lines)
         top = max(y for line in lines.values() for _, y in line)
-        alive = int((run.cycles[max(lines)][name]["kept"] > 0).sum())
+        alive = int((run.pruning_steps[max(lines)][name]["kept"] > 0).sum())
         label = f"{name}: kept weights per neuron, sorted; {alive} of {width} neurons have any at the end"
         plot = Plot(label, Axis("neurons, most first", 0, max(width - 1, 1)), Axis("weights kept", 0, top or 1), PANEL)
         for line, css in zip(lines.values(), colours, strict=True):
@@ -81,17 +81,19 @@ def neurons(run: Run) -> list[Chart]:
             plot.column(i, "\n".join([f"neuron {i + 1:.0f} of {width}", *here]))
         return plot
 
-    return _panels(run.cycles, curve, draw)
+    return _panels(run.pruning_steps, curve, draw)
 
 
 def firing(run: Run) -> list[Chart]:
     """Histograms of firing rates, one panel per layer, a row of bars per pruning."""
     charts = []
-    numbers = [number for number, layers in run.cycles.items() if any("fired" in sums for sums in layers.values())]
-    shown = [numbers[i] for i in chosen(len(numbers), MOST_CYCLES)] if numbers else []
-    names = dict.fromkeys(name for n in shown for name, sums in run.cycles[n].items() if "fired" in sums)
+    numbers = [
+        number for number, layers in run.pruning_steps.items() if any("fired" in sums for sums in layers.values())
+    ]
+    shown = [numbers[i] for i in chosen(len(numbers), MOST_PRUNING_STEPS)] if numbers else []
+    names = dict.fromkeys(name for n in shown for name, sums in run.pruning_steps[n].items() if "fired" in sums)
     for name in names:
-        rates = {n: rate for n in shown if (rate := _rates(run.cycles[n].get(name, {}))) is not None}
+        rates = {n: rate for n in shown if (rate := _rates(run.pruning_steps[n].get(name, {}))) is not None}
         if rates:
             charts.append(Chart(name, _ridges(name, rates).render(), small=True))
     return charts
@@ -113,7 +115,7 @@ def _ridges(name: str, rates: Mapping[int, NDArray[np.float64]]) -> Plot:
     silent = int((rates[max(rates)] == 0).sum())
     label = f"{name}: how often neurons fire; before the last pruning {silent} of {len(rates[max(rates)])} never do"
     marks = {count - i - 1: f"{number}" for i, number in enumerate(rates)}
-    up = Axis("pruning", 0, count, ticks=sorted(marks), write=lambda v: marks.get(round(v), ""))
+    up = Axis("pruning step", 0, count, ticks=sorted(marks), write=lambda v: marks.get(round(v), ""))
     size = (PANEL[0], max(PANEL[1], 60 + 34 * count))
     plot = Plot(label, Axis("firing rate (%)", 0, 1, write=lambda v: f"{100 * v:g}"), up, size)
     for i, (number, rate) in enumerate(rates.items()):
@@ -133,18 +135,20 @@ def thin(count: int, most: int = 120) -> list[int]:
     return chosen(count, most)
 
 
-def _panels(cycles: Cycles, curve: Any, draw: Any) -> list[Chart]:
+def _panels(pruning_steps: PruningSteps, curve: Any, draw: Any) -> list[Chart]:
     """One panel per layer, a line per pruning."""
     charts = []
-    shown = [list(cycles)[i] for i in chosen(len(cycles), MOST_CYCLES)] if cycles else []
-    for name in dict.fromkeys(name for n in shown for name in cycles[n]):
-        lines = {n: line for n in shown if name in cycles[n] and (line := curve(cycles[n][name])) is not None}
+    shown = [list(pruning_steps)[i] for i in chosen(len(pruning_steps), MOST_PRUNING_STEPS)] if pruning_steps else []
+    for name in dict.fromkeys(name for n in shown for name in pruning_steps[n]):
+        lines = {
+            n: line for n in shown if name in pruning_steps[n] and (line := curve(pruning_steps[n][name])) is not None
+        }
         if lines:
             charts.append(Chart(name, draw(name, lines, steps(len(lines))).render(), small=True))
     return charts
 
 
-def order(numbers: Sequence[int], most: int = MOST_CYCLES) -> list[Legend]:
+def order(numbers: Sequence[int], most: int = MOST_PRUNING_STEPS) -> list[Legend]:
     """The legend of the ordered scale."""
     shown = [numbers[i] for i in chosen(len(numbers), most)] if numbers else []
     return [swatch(f"pruning {n}", css) for n, css in zip(shown, steps(len(shown)), strict=True)] if shown else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from actprune.lab.report.html import accuracy, verdict_compare
 from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import DENSE, Field, Point, entrants, fields, titled
+from actprune.lab.report.html.field import DENSE, Field, Point, baselines, fields, titled
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
 
 
@@ -16,10 +16,10 @@ def of_rows(name: str, rows: Sequence[dict[str, Any]], problems: Sequence[str]) 
     """Every data set and network of a comparison."""
     found = fields(rows)
     said = verdict_compare.of_fields(found)
-    many, names = len(found) > 1, entrants(found)
+    many, names = len(found) > 1, baselines(found)
     return Page(
         kind="comparison",
-        title=titled(found) or "no cells",
+        title=titled(found) or "no trials",
         subtitle=name,
         badge=said.badge,
         tone=said.tone,
@@ -50,7 +50,7 @@ def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
     return [
         Section(
             f"Accuracy{where}",
-            f"{lead} Entrants are ordered by their mean rank.",
+            f"{lead} Baselines are ordered by their mean rank.",
             accuracy.of_field(field, names),
             tables=[_accuracies(field), _changes(field)],
         ),
@@ -59,7 +59,7 @@ def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
 
 
 def _cards(found: Sequence[Field]) -> list[Card]:
-    """The dense network, and the best entrant at each sparsity."""
+    """The dense network, and the best baseline at each sparsity."""
     cards = []
     for field in found:
         cards.append(Card("Dense", w.percent(field.dense.test), _around(field.dense)))
@@ -103,7 +103,7 @@ def _around(point: Point) -> str:
 
 
 def _head(field: Field) -> list[str]:
-    return ["entrant", *[w.share(sparsity) for sparsity in field.sparsities]]
+    return ["baseline", *[w.share(sparsity) for sparsity in field.sparsities]]
 
 
 def _name(field: Field, name: str) -> Cell:
@@ -111,7 +111,7 @@ def _name(field: Field, name: str) -> Cell:
 
 
 def _accuracies(field: Field) -> Table:
-    """Entrants by sparsities: mean test accuracy and spread."""
+    """Baselines by sparsities: mean test accuracy and spread."""
     best = {s: ranking[0][0] for s in field.sparsities if (ranking := field.ranking(s))}
     close = {s: field.close(s) for s in field.sparsities}
     rows = [
@@ -119,7 +119,7 @@ def _accuracies(field: Field) -> Table:
             _name(field, name),
             *[_accuracy(field.at(name, s), best.get(s) == name, name in close[s]) for s in field.sparsities],
         ]
-        for name in field.entrants
+        for name in field.baselines
     ]
     if field.dense.test is not None:
         middle = Cell(w.with_spread(w.numbers(field.dense.rows, "test_accuracy")), "")
@@ -143,13 +143,13 @@ def _changes(field: Field) -> Table:
         change = None if point.test is None or middle is None else point.test - middle
         return Cell(w.points(change), "bad" if change is not None and change < -0.01 else "")
 
-    rows = [[_name(field, name), *[cell(field.at(name, s)) for s in field.sparsities]] for name in field.entrants]
+    rows = [[_name(field, name), *[cell(field.at(name, s)) for s in field.sparsities]] for name in field.baselines]
     return Table("Change against the dense network in points; a loss of one or more is red", _head(field), rows,
                  folded=True)  # fmt: skip
 
 
 _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("obtained", "removed", w.percent),
+    ("actual", "removed", w.percent),
     ("compression", "compression", w.times),
     ("kept", "weights kept", w.whole),
     ("flop_kept", "FLOP left", w.percent),
@@ -162,11 +162,11 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def _costs(field: Field) -> Table:
-    """A line per entrant and sparsity: what was obtained and what it took, means over the seeds."""
+    """A line per baseline and sparsity: what was reached and what it took, means over the seeds."""
     shown = [cost for cost in _COSTS if any(point.mean(cost[0]) is not None for point in field.points.values())]
     pairs = [(DENSE, 0.0, field.dense)] if field.dense.rows else []
     pairs += [
-        (name, s, field.at(name, s)) for s in field.sparsities for name in field.entrants if field.at(name, s).rows
+        (name, s, field.at(name, s)) for s in field.sparsities for name in field.baselines if field.at(name, s).rows
     ]
     rows = [
         [
@@ -176,8 +176,8 @@ def _costs(field: Field) -> Table:
         ]
         for name, s, point in pairs
     ]
-    head = ["entrant", "asked", *[heading for _, heading, _ in shown]]
-    return Table("What was obtained and what it took, means over the seeds", head, rows, folded=len(rows) > 12)
+    head = ["baseline", "target", *[heading for _, heading, _ in shown]]
+    return Table("What was reached and what it took, means over the seeds", head, rows, folded=len(rows) > 12)
 
 
 def _refused(field: Field) -> list[Table]:
@@ -186,7 +186,7 @@ def _refused(field: Field) -> list[Table]:
         for (name, s), point in field.points.items()
         for reason in dict.fromkeys(point.refused)
     ]
-    return [Table("Cells without a result, with the reason", ["entrant", "asked", "reason"], rows)] if rows else []
+    return [Table("Trials without a result, with the reason", ["baseline", "target", "reason"], rows)] if rows else []
 
 
 def _environment(found: Sequence[Field]) -> list[Table]:
@@ -196,13 +196,13 @@ def _environment(found: Sequence[Field]) -> list[Table]:
 
 
 def again(field: Field) -> str:
-    """``actprune compare`` for one data set and network; cells that exist are not computed twice."""
+    """``actprune compare`` for one data set and network; trials that exist are not computed twice."""
     rows = [row for point in [field.dense, *field.points.values()] for row in point.rows]
     found = {round(seed) for seed in w.numbers(rows, "seed")}
     seeds = ",".join(map(str, sorted(found)))
     parts = [
         ("--data", field.data), ("--model", field.model),
-        ("--methods", ",".join(field.entrants)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
+        ("--methods", ",".join(field.baselines)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
         ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
     ]  # fmt: skip
     return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])

@@ -33,12 +33,15 @@ def of_run(run: Run) -> Page:
 
 def sections(run: Run) -> list[Section]:
     """The evidence of one run; empty sections are left out by the page."""
-    counted, cycles = list(run.cycles), "over the prunings: faint first, strong last"
+    counted, which = list(run.pruning_steps), "over the pruning steps: faint first, strong last"
     return [
         Section("Training", charts=training.of_run(run), tables=_epochs(run)),
         Section("Layers", charts=layers.survival(run), tables=_layers(run)),
         Section(
-            "Neurons", f"Incoming weights that each neuron kept, {cycles}.", layers.neurons(run), layers.order(counted)
+            "Neurons",
+            f"Incoming weights that each neuron kept, {which}.",
+            layers.neurons(run),
+            layers.order(counted),
         ),
         Section(
             "Firing",
@@ -110,7 +113,7 @@ def _cards(run: Run) -> list[Card]:
     difference = verdict.change(run)
     moved = f"{w.points(difference)} points from {w.percent(first)}" if difference is not None else ""
     return [
-        Card("Removed", w.percent(found.get("obtained")), f"{w.share(found.get('asked'))} asked"),
+        Card("Removed", w.percent(found.get("actual")), f"target {w.share(found.get('target'))}"),
         Card("Compression", w.times(found.get("compression")), "weights before / after"),
         Card(f"Test {run.score}", w.percent(found.get("test_accuracy")), "of the pruned network"),
         Card(f"Validation {run.score}", w.percent(found.get("validation_accuracy")), moved),
@@ -159,7 +162,7 @@ def _epochs(run: Run) -> list[Table]:
             *[Cell(w.percent(row.get(f"{part}_accuracy"))) for part in ("train", "validation")],
             *[Cell(w.DASH if (value := w.number(row.get(key))) is None else f"{value:.4f}") for key in keys],
             Cell(w.percent(row.get("sparsity"))),
-            Cell(w.whole(row.get("prunings")), "best" if row.get("pruned") else ""),
+            Cell(w.whole(row.get("pruning_steps")), "best" if row.get("pruned") else ""),
         ]
         for row in shown
     ]
@@ -170,7 +173,7 @@ def _epochs(run: Run) -> list[Table]:
         "training loss",
         "validation loss",
         "removed",
-        "prunings",
+        "pruning steps",
     ]
     name = "Every epoch" if len(shown) == len(run.rows) else f"{len(shown)} of {len(run.rows):,} epochs"
     return [Table(name, head, rows, folded=True)]
@@ -193,7 +196,7 @@ def _seed_cards(runs: Sequence[Run]) -> list[Card]:
     flop, took = w.numbers(over, "flop_kept"), w.numbers(over, "seconds")
     return [
         Card("Seeds", f"{len(over)}", f"finished, of {len(runs)} begun"),
-        Card("Removed", w.with_spread(w.numbers(over, "obtained")), "mean ± standard deviation"),
+        Card("Removed", w.with_spread(w.numbers(over, "actual")), "mean ± standard deviation"),
         Card("Compression", w.times(w.average(w.numbers(over, "compression"))), "weights before / after"),
         Card(
             f"Test {runs[0].score if runs else 'accuracy'}",
@@ -220,7 +223,7 @@ def _seed_table(runs: Sequence[Run]) -> list[Table]:
     rows = [
         [
             Cell(run.name, "name"),
-            Cell(w.percent(run.summary.get("obtained"))),
+            Cell(w.percent(run.summary.get("actual"))),
             Cell(w.times(run.summary.get("compression"))),
             Cell(w.percent(run.summary.get("test_accuracy"))),
             Cell(w.percent(run.summary.get("validation_accuracy"))),

@@ -22,7 +22,7 @@ from actprune.lab.report.html.words import number
 from actprune.lab.seeds import LIST
 
 Array = NDArray[Any]
-CELLS = "results.jsonl"
+TRIALS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
     """One run. ``summary`` is empty as long as the run is not over; ``notes`` say which parts could not be read.
 
     rows      an object per epoch (metrics.jsonl)
-    cycles    by number of the pruning and layer: ``fired``, ``rows``, ``kept``, ``fan_in``
+    pruning_steps   by number of the pruning and layer: ``fired``, ``rows``, ``kept``, ``fan_in``
     spectra   by number of the pruning and layer: singular values ``before`` and ``after``, ``shape``, ``kept``
     ends      by layer: singular values at the end
     weights   by layer, ``(out, in)``, in the order of the network
@@ -42,7 +42,7 @@ class Run:
     environment: dict[str, Any]
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
-    cycles: dict[int, dict[str, dict[str, Array]]]
+    pruning_steps: dict[int, dict[str, dict[str, Array]]]
     spectra: dict[int, dict[str, dict[str, Array]]]
     ends: dict[str, Array]
     weights: dict[str, Array]
@@ -73,12 +73,12 @@ def kind_of(folder: Path) -> str:
     """``compare``, ``seeds`` or ``run``. Raises CheckpointError when the folder is none of them."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; `actprune report` wants one that a run or a comparison wrote")
-    for kind, name in (("compare", CELLS), ("seeds", LIST), ("run", "config.json")):
+    for kind, name in (("compare", TRIALS), ("seeds", LIST), ("run", "config.json")):
         if (folder / name).exists():
             return kind
     raise CheckpointError(
         f"{folder} holds nothing to report on; expected config.json (`actprune run`), {LIST} (`actprune run --seeds`) "
-        f"or {CELLS} (`actprune compare`)"
+        f"or {TRIALS} (`actprune compare`)"
     )
 
 
@@ -95,8 +95,8 @@ def read_run(folder: Path) -> Run:
         environment=_json(folder / "environment.json", notes),
         rows=lines(folder / "metrics.jsonl", notes),
         summary=_json(folder / "summary.json", notes),
-        cycles=_cycles(folder, "cycle", notes),
-        spectra=_cycles(folder, "spectra", notes),
+        pruning_steps=_pruning_steps(folder, "pruning-step", notes),
+        spectra=_pruning_steps(folder, "spectra", notes),
         ends=_ends(folder, notes),
         weights=_matrices(tensors(folder / "model.safetensors", notes)),
         notes=notes,
@@ -160,10 +160,10 @@ def _json(path: Path, notes: list[str]) -> dict[str, Any]:
     return dict(shown(value))
 
 
-def _cycles(folder: Path, prefix: str, notes: list[str]) -> dict[int, dict[str, dict[str, Array]]]:
-    """``cycles/<prefix>-03.safetensors`` with keys ``<layer>/<what>`` -> {3: {layer: {what: values}}}."""
+def _pruning_steps(folder: Path, prefix: str, notes: list[str]) -> dict[int, dict[str, dict[str, Array]]]:
+    """``pruning_steps/<prefix>-03.safetensors`` with keys ``<layer>/<what>`` -> {3: {layer: {what: values}}}."""
     found: dict[int, dict[str, dict[str, Array]]] = {}
-    for path in sorted((folder / "cycles").glob(f"{prefix}-*.safetensors")):
+    for path in sorted((folder / "pruning_steps").glob(f"{prefix}-*.safetensors")):
         which = re.fullmatch(rf"{prefix}-(\d+)", path.stem)
         for key, value in tensors(path, notes).items() if which else ():
             layer, _, what = key.rpartition("/")
@@ -172,7 +172,7 @@ def _cycles(folder: Path, prefix: str, notes: list[str]) -> dict[int, dict[str, 
 
 
 def _ends(folder: Path, notes: list[str]) -> dict[str, Array]:
-    found = tensors(folder / "cycles" / "spectra-end.safetensors", notes)
+    found = tensors(folder / "pruning_steps" / "spectra-end.safetensors", notes)
     return {short(name.removesuffix("/end")): value for name, value in found.items() if name.endswith("/end")}
 
 

@@ -15,7 +15,7 @@ from actprune.lab.report.html.svg import PANEL, Axis, Plot, Point, steps
 from actprune.lab.report.style import chosen
 
 MOST = 4
-"""Prunings in one panel, of which each has two lines."""
+"""Pruning steps in one panel, of which each has two lines."""
 
 _END = "var(--s2)"
 Pair = Mapping[str, Array]
@@ -34,7 +34,7 @@ def charts(run: Run) -> list[Chart]:
 
 
 def legend(run: Run) -> list[Legend]:
-    """Prunings from faint to strong, then the end."""
+    """Pruning steps from faint to strong, then the end."""
     ends = [swatch("at the end", _END)] if run.ends else []
     return [*order(list(run.spectra), MOST), *ends] if run.spectra else []
 
@@ -48,7 +48,7 @@ def tables(run: Run) -> list[Table]:
         if (cells := _ranks(found))
     ]
     kinds = [f"{kind} rank {moment}" for kind in ("numerical", "stable", "effective") for moment in ("before", "after")]
-    head = ["pruning", "layer", *kinds]
+    head = ["pruning step", "layer", *kinds]
     return [Table("Ranks around each pruning", head, rows, folded=True)] if rows else []
 
 

@@ -1,4 +1,4 @@
-"""L5: plots of a training: accuracy and loss over epochs, prunings marked; several seeds as mean and single lines."""
+"""L5: plots of a training: accuracy and loss over epochs, pruning steps marked; seeds as mean and single lines."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from actprune.lab.report.style import chosen
 Row = dict[str, Any]
 
 
-MOST_EPOCHS, MOST_PRUNINGS = 300, 60
+MOST_EPOCHS, MOST_PRUNING_STEPS = 300, 60
 
 
 def thinned(rows: Sequence[Row]) -> list[Row]:
     """Evenly spread epochs of a long training, those with a pruning kept where they are not too many either."""
     shown = set(chosen(len(rows), MOST_EPOCHS))
     pruned = [i for i, row in enumerate(rows) if row.get("pruned")]
-    shown |= set(pruned if len(pruned) <= MOST_PRUNINGS else ())
+    shown |= set(pruned if len(pruned) <= MOST_PRUNING_STEPS else ())
     return [row for i, row in enumerate(rows) if i in shown]
 
 
@@ -39,7 +39,7 @@ def of_run(run: Run) -> list[Chart]:
 def _curves(rows: Sequence[Row], what: str, title: str, values: list[float], write: Callable[[float], str]) -> Chart:
     def draw(size: tuple[int, int]) -> Plot:
         plot = Plot(_spoken(rows, what, title), _epochs(rows), _vertical(title.lower(), values), size)
-        _prunings(plot, rows)
+        _pruning_steps(plot, rows)
         for index, part in enumerate(("train", "validation")):
             line = _line(rows, f"{part}_{what}")
             plot.line(line, colour(index))
@@ -52,17 +52,17 @@ def _curves(rows: Sequence[Row], what: str, title: str, values: list[float], wri
     legend = [
         swatch("training", colour(0)),
         swatch("validation", colour(1)),
-        swatch("pruning", "var(--muted)", "upright"),
+        swatch("pruning step", "var(--muted)", "upright"),
     ]
     pruned = sum(bool(row.get("pruned")) for row in rows)
-    marked = 0 < pruned <= MOST_PRUNINGS
-    note = f"Upright lines: {w.plural(pruned, 'pruning')}, with the share removed after it." if marked else ""
+    marked = 0 < pruned <= MOST_PRUNING_STEPS
+    note = f"Upright lines: {w.plural(pruned, 'pruning step')}, with the share removed after it." if marked else ""
     return Chart(title, both(draw), note, legend if marked else legend[:2])
 
 
-def _prunings(plot: Plot, rows: Sequence[Row]) -> None:
-    """Lines at the prunings; texts where they do not touch each other."""
-    if sum(bool(row.get("pruned")) for row in rows) > MOST_PRUNINGS:
+def _pruning_steps(plot: Plot, rows: Sequence[Row]) -> None:
+    """Lines at the pruning steps; texts where they do not touch each other."""
+    if sum(bool(row.get("pruned")) for row in rows) > MOST_PRUNING_STEPS:
         return  # lines side by side would hide the curves
     free = -1e9
     for row in rows:
@@ -154,4 +154,4 @@ def of_seeds(runs: Sequence[Run]) -> list[Chart]:
         return plot
 
     legend = [swatch(name, colour(index)) for index, name in enumerate(lines)]
-    return [Chart(f"Validation {runs[0].score} of each seed", both(draw), "Dots: prunings.", legend)]
+    return [Chart(f"Validation {runs[0].score} of each seed", both(draw), "Dots: pruning steps.", legend)]

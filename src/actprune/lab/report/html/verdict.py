@@ -36,22 +36,22 @@ def of_run(run: Run) -> Verdict:
             f"{cost}; next, `actprune compact` removes what is dead and `actprune pack` stores the rest in few bytes."
         )
     badge, tone = _badge(run, bool(cautions))
-    return Verdict([_obtained(run), _accuracy(run), last], badge, tone, [f"{text}." for text in cautions[1:]])
+    return Verdict([_actual(run), _accuracy(run), last], badge, tone, [f"{text}." for text in cautions[1:]])
 
 
-def _obtained(run: Run) -> str:
+def _actual(run: Run) -> str:
     found = run.summary
-    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
-    verb = "was asked to remove" if asked is None or got is None or got < asked - MISSED else "removed"
-    what = f"{w.share(asked)} of the weights"
+    target, got = w.number(found.get("target")), w.number(found.get("actual"))
+    verb = "was asked to remove" if target is None or got is None or got < target - MISSED else "removed"
+    what = f"{w.share(target)} of the weights"
     if verb == "removed":
-        what = f"{w.percent(got)} of the weights it may prune, as asked ({w.share(asked)}),"
+        what = f"{w.percent(got)} of the weights it may prune, as asked ({w.share(target)}),"
     elif got is not None:
         what += f" and removed {w.percent(got)},"
     total, kept = (sum(int(w.number(row.get(key)) or 0) for row in run.layers) for key in ("total", "kept"))
     left = f": {kept:,} of {total:,} weights are left, output layer included" if total else ""
-    done, planned = _whole(found, "prunings_done"), _whole(found, "prunings_planned")
-    many = w.plural(done, "pruning") if done == planned else f"{done} of {w.plural(planned, 'pruning')}"
+    done, planned = _whole(found, "pruning_steps_done"), _whole(found, "pruning_steps_planned")
+    many = w.plural(done, "pruning step") if done == planned else f"{done} of {w.plural(planned, 'pruning step')}"
     return (
         f"{found.get('method', run.config.get('method'))} {verb} {what} in {many} of {run.config.get('model')} on "
         f"{run.config.get('data')}{left}."
@@ -82,11 +82,11 @@ def _reaches(run: Run, figure: str) -> str:
 def _cautions(run: Run) -> list[str]:
     """What a careful reader would object, most important first; clauses without a full stop."""
     found, before, out = run.summary, dense(run), []
-    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
+    target, got = w.number(found.get("target")), w.number(found.get("actual"))
     if found.get("remark"):
         out.append(str(found["remark"]))
-    elif asked is not None and got is not None and got < asked - MISSED:
-        out.append(f"the sparsity asked was missed by {w.points(asked - got).lstrip('+')} points")
+    elif target is not None and got is not None and got < target - MISSED:
+        out.append(f"the target was missed by {w.points(target - got).lstrip('+')} points")
     out += emptied(run)
     test, validation = w.number(found.get("test_accuracy")), w.number(found.get("validation_accuracy"))
     first = before.get("validation_accuracy")
@@ -94,7 +94,7 @@ def _cautions(run: Run) -> list[str]:
         if validation < first - FELL:
             out.append(
                 f"validation {run.score} fell by {w.points(first - validation).lstrip('+')} points; more epochs, "
-                "more cycles or a lower sparsity may keep it"
+                "more pruning steps or a lower sparsity may keep it"
             )
         elif validation > first + FELL:
             out.append(
@@ -118,9 +118,9 @@ def emptied(run: Run) -> list[str]:
 
 def _badge(run: Run, cautious: bool) -> tuple[str, str]:
     found, before = run.summary, dense(run)
-    asked, got = w.number(found.get("asked")), w.number(found.get("obtained"))
+    target, got = w.number(found.get("target")), w.number(found.get("actual"))
     validation, first = w.number(found.get("validation_accuracy")), before.get("validation_accuracy")
-    if asked is None or got is None or got < asked - MISSED:
+    if target is None or got is None or got < target - MISSED:
         return "sparsity not reached", "bad"
     if validation is not None and first is not None and validation < first - FELL:
         return "reached, accuracy fell", "warn"
@@ -130,15 +130,15 @@ def _badge(run: Run, cautious: bool) -> tuple[str, str]:
 def _unfinished(run: Run) -> Verdict:
     """A run that is still going on, or was interrupted."""
     limit = run.config.get("max_epochs")
-    asked = w.share(run.config.get("sparsity"))
-    what = f"{run.config.get('method')} was asked to remove {asked} of the weights of {run.config.get('model')}"
+    target = w.share(run.config.get("sparsity"))
+    what = f"{run.config.get('method')} was asked to remove {target} of the weights of {run.config.get('model')}"
     if not run.rows:
         where = "no epoch is finished yet"
     else:
         last = run.rows[-1]
         where = (
             f"after epoch {w.whole(last.get('epoch'))} of at most {w.whole(limit)}, with "
-            f"{w.plural(len(run.pruned), 'pruning')} done, {w.percent(last.get('sparsity'))} are removed"
+            f"{w.plural(len(run.pruned), 'pruning step')} done, {w.percent(last.get('sparsity'))} are removed"
         )
     scores = (
         f"In the last epoch the {run.score} was {w.percent(run.rows[-1].get('train_accuracy'))} in training and "
@@ -155,19 +155,19 @@ def _whole(values: dict[str, Any], key: str) -> int:
     return round(w.number(values.get(key)) or 0)
 
 
-def of_seeds(runs: Sequence[Run], asked_seeds: int) -> Verdict:
+def of_seeds(runs: Sequence[Run], wanted_seeds: int) -> Verdict:
     """The verdict on the same run under several seeds."""
     over = [run for run in runs if run.summary]
     if not over:
-        what = f"{asked_seeds} were asked, {len(runs)} have begun, none is over"
+        what = f"{wanted_seeds} were asked, {len(runs)} have begun, none is over"
         return Verdict(
             [f"No seed is finished: {what}.", "There are no accuracies yet.", "`actprune resume` goes on with them."],
             "not finished", "warn",
         )  # fmt: skip
     summaries = [run.summary for run in over]
     config, test = over[0].config, w.numbers(summaries, "test_accuracy")
-    got, asked = w.numbers(summaries, "obtained"), w.numbers(summaries, "asked")
-    reached = sum(a <= b + MISSED for a, b in zip(asked, got, strict=False))
+    got, target = w.numbers(summaries, "actual"), w.numbers(summaries, "target")
+    reached = sum(a <= b + MISSED for a, b in zip(target, got, strict=False))
     first = (
         f"{config.get('method')} removed {w.with_spread(got)} of the weights it may prune of {config.get('model')} on "
         f"{config.get('data')} ({w.share(config.get('sparsity'))} asked); {reached} of {w.plural(len(over), 'seed')} "
@@ -179,10 +179,10 @@ def of_seeds(runs: Sequence[Run], asked_seeds: int) -> Verdict:
     )
     reached_score = _reaches(over[0], w.with_spread(test)).replace("is right", "are right").replace("has an", "have an")
     second = f"The pruned networks {reached_score} test set{moved}."
-    notes = _seed_cautions(over, asked_seeds, test, changes)
+    notes = _seed_cautions(over, wanted_seeds, test, changes)
     cost = f"A seed took {w.seconds(w.average(w.numbers(summaries, 'seconds')))} on average"
     third = f"{cost}; watch out: {notes[0]}." if notes else f"{cost}; nothing stands out among the seeds."
-    tone = "warn" if len(over) < asked_seeds else "good" if reached == len(over) else "bad"
+    tone = "warn" if len(over) < wanted_seeds else "good" if reached == len(over) else "bad"
     badge = {"warn": "not finished", "good": "sparsity reached", "bad": "sparsity not reached"}[tone]
     return Verdict([first, second, third], badge, tone, [f"{text}." for text in notes[1:]])
 
@@ -198,10 +198,10 @@ def _points(changes: list[float]) -> str:
     return w.points(w.average(changes)) + (f" ± {100 * around:.2f}" if around is not None else "")
 
 
-def _seed_cautions(over: Sequence[Run], asked: int, test: list[float], changes: list[float]) -> list[str]:
+def _seed_cautions(over: Sequence[Run], wanted: int, test: list[float], changes: list[float]) -> list[str]:
     out = []
-    if len(over) < asked:
-        out.append(f"{len(over)} of {w.plural(asked, 'seed')} are finished; `actprune resume` goes on with the others")
+    if len(over) < wanted:
+        out.append(f"{len(over)} of {w.plural(wanted, 'seed')} are finished; `actprune resume` goes on with the others")
     out += [f"{run.name}: {text}" for run in over for text in emptied(run)]
     if len(over) < 3:
         out.append(f"{w.plural(len(over), 'seed')} tell little about the spread; three or more do")
@@ -213,5 +213,5 @@ def _seed_cautions(over: Sequence[Run], asked: int, test: list[float], changes: 
             "compare` sets it against dense networks trained as long"
         )
     elif changes and (w.average(changes) or 0) < -FELL:
-        out.append("accuracy fell; more epochs, more cycles or a lower sparsity may keep it")
+        out.append("accuracy fell; more epochs, more pruning steps or a lower sparsity may keep it")
     return out

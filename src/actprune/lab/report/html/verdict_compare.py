@@ -14,34 +14,34 @@ def of_fields(fields: Sequence[Field]) -> Verdict:
     """The verdict over every data set and network of a comparison."""
     if not any(field.points for field in fields):
         return Verdict(
-            ["This comparison has no finished cell yet.", "There are no accuracies yet.",
-             "Go on with the same `actprune compare` command: cells that are done are not computed again."],
+            ["This comparison has no finished trial yet.", "There are no accuracies yet.",
+             "Go on with the same `actprune compare` command: trials that are done are not computed again."],
             "nothing finished", "warn",
         )  # fmt: skip
     found = cautions(fields)
     third = (
         f"Watch out: {found[0]}."
         if found
-        else "Every entrant reached its sparsity, and every lead is larger than the spread of the seeds."
+        else "Every baseline reached its sparsity, and every lead is larger than the spread of the seeds."
     )
-    points = [field.at(name, s) for field in fields for name in field.entrants for s in field.sparsities]
+    points = [field.at(name, s) for field in fields for name in field.baselines for s in field.sparsities]
     badge, tone = "complete", "good"
     if any(point.refused for point in points):
         badge = "complete, some refused"
     if any(not point.rows and not point.refused for point in points):
-        badge, tone = "some cells missing", "warn"
+        badge, tone = "some trials missing", "warn"
     return Verdict([_who(fields), _ahead(fields), third], badge, tone, [f"{_capital(text)}." for text in found[1:]])
 
 
 def _who(fields: Sequence[Field]) -> str:
-    entrants = {name for field in fields for name in field.entrants}
+    baselines = {name for field in fields for name in field.baselines}
     sparsities = sorted({s for field in fields for s in field.sparsities})
     runs = sum(len(point.rows) for field in fields for point in [*field.points.values(), field.dense])
     span = w.share(sparsities[0])
     if len(sparsities) > 1:
         span = f"{len(sparsities)} sparsities from {span} to {w.share(sparsities[-1])}"
     seeds = w.plural(max(field.seeds for field in fields), "seed")
-    many = w.plural(len(entrants), "entrant")
+    many = w.plural(len(baselines), "baseline")
     return f"{many} at {span}, {titled(fields)}, up to {seeds} each: {w.plural(runs, 'run')} in all."
 
 

@@ -21,18 +21,18 @@ from actprune.graph import Consumer, Graph, dead_neurons, without_constants
 
 
 @torch.no_grad()
-def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], choice: Choice, probe: Any) -> None:
-    """Apply ``choice.selected``, then move what dead neurons send over orphaned weights into the next biases.
+def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], choice: Choice, example: Any) -> None:
+    """Apply ``choice.selected``, then move what dead neurons send over dead weights into the next biases.
 
     After this call the model computes under ``choice.masks`` what it computes under ``choice.selected``. When it
     raises, the weights are as before.
     """
-    links = _orphaned_links(graph, choice.selected)
+    links = _dead_links(graph, choice.selected)
     if not links:
         return
-    if probe is None:
+    if example is None:
         raise ObservationError(
-            "remove_orphans has to measure what dead neurons send, but no input was seen that could be cut to two "
+            "remove_dead has to measure what dead neurons send, but no input was seen that could be cut to two "
             "examples; run observe() on tensor inputs with a batch axis, or give Pruner(example=...)"
         )
     weights = {name: local(layer_of(model, layers[name]).weight) for name in choice.selected}
@@ -40,7 +40,7 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
     try:
         for name, mask in choice.selected.items():
             weights[name].masked_fill_(~local_part(mask, layer_of(model, layers[name]).weight), 0)
-        seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, probe)
+        seen = _inputs_of_layers(model, layers, {consumer.layer for consumer, _ in links}, example)
         constants = [_constant_columns(seen[consumer.layer], dropped, consumer.layer) for consumer, dropped in links]
     except Exception:
         for name, weight in weights.items():
@@ -53,7 +53,7 @@ def fold_constants(model: nn.Module, graph: Graph, layers: Mapping[str, str], ch
         local(layer.bias).add_(local_part(sent.to(layer.bias.dtype), layer.bias))
 
 
-def _orphaned_links(graph: Graph, selected: Mapping[str, Tensor]) -> list[tuple[Consumer, Tensor]]:
+def _dead_links(graph: Graph, selected: Mapping[str, Tensor]) -> list[tuple[Consumer, Tensor]]:
     """For every consumer of a dead neuron: which of its weights ``(out, in, *kernel)`` that neuron feeds."""
     links = []
     closed = without_constants(graph, selected)
@@ -80,12 +80,12 @@ def _constant_columns(inputs: Tensor, dropped: Tensor, name: str) -> Tensor:
     if float(spread.max()) > 1e-3:
         raise ModelError(
             f"a neuron without inputs sends {name} different values for different examples; its constant cannot be "
-            "folded: use remove_orphans=False for this model"
+            "folded: use remove_dead=False for this model"
         )
     return torch.where(wanted, rows.mean(0), 0.0)
 
 
-def _inputs_of_layers(model: nn.Module, layers: Mapping[str, str], names: set[str], probe: Any) -> dict[str, Tensor]:
+def _inputs_of_layers(model: nn.Module, layers: Mapping[str, str], names: set[str], example: Any) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -95,7 +95,7 @@ def _inputs_of_layers(model: nn.Module, layers: Mapping[str, str], names: set[st
         return hook
 
     handles = [model.get_submodule(layers[name]).register_forward_pre_hook(keep(name)) for name in sorted(names)]
-    args, kwargs = probe
+    args, kwargs = example
     try:
         with quiet(model):
             model(*args, **kwargs)

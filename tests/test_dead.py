@@ -31,21 +31,21 @@ def conv_net():
 
 @pytest.mark.parametrize("build", [small_net, conv_net], ids=["mlp", "conv"])
 @pytest.mark.parametrize("sparsity", [0.3, 0.6, 0.8])
-def test_the_network_computes_the_same_without_its_orphans(build, sparsity):
+def test_the_network_computes_the_same_without_its_dead_weights(build, sparsity):
     inputs = small_data()[0].double() if build is small_net else torch.rand(9, 1, 14, 14, dtype=torch.float64)
     plain, folded = biased(build().double()), biased(build().double())
-    recipe = methods.activation(sparsity, score="neuron", remove_orphans=True)
-    recipe = dataclasses.replace(recipe, orphans_inside=False)
+    recipe = methods.activation(sparsity, score="neuron", remove_dead=True)
+    recipe = dataclasses.replace(recipe, dead_in_budget=False)
     pruner = Pruner(folded, recipe)
     with pruner.observe():
         folded(inputs)
     pruner.prune()
-    reference = Pruner(plain, dataclasses.replace(recipe, remove_orphans=False))
+    reference = Pruner(plain, dataclasses.replace(recipe, remove_dead=False))
     with reference.observe():
         plain(inputs)
     reference.prune()
     kept = sum(int(mask.sum()) for mask in pruner.masks.values())
-    assert kept < sum(int(mask.sum()) for mask in reference.masks.values())  # there were orphans
+    assert kept < sum(int(mask.sum()) for mask in reference.masks.values())  # there were dead weights
     with torch.no_grad():
         torch.testing.assert_close(folded.eval()(inputs), plain.eval()(inputs), rtol=1e-10, atol=1e-10)
 
@@ -56,7 +56,7 @@ def test_neurons_that_nobody_reads_are_removed_without_touching_the_outputs():
         inputs = small_data()[0].double()
         folded, plain = biased(small_net().double()), biased(small_net().double())
         for model, remove in ((folded, True), (plain, False)):
-            recipe = methods.activation_literal(0.7, count="zero", remove_orphans=remove, seed=seed)
+            recipe = methods.activation_literal(0.7, count="zero", remove_dead=remove, seed=seed)
             pruner = Pruner(model, recipe)
             observe(pruner, model)
             pruner.prune(0.7)
@@ -64,20 +64,20 @@ def test_neurons_that_nobody_reads_are_removed_without_touching_the_outputs():
             torch.testing.assert_close(folded(inputs), plain(inputs), rtol=1e-10, atol=1e-10)
 
 
-def test_orphans_inside_the_budget_give_what_was_asked():
+def test_dead_weights_inside_the_budget_give_what_was_asked():
     model = small_net()
     pruner = Pruner(model, methods.activation(0.8, score="neuron"))
     observe(pruner, model)
     report = pruner.prune()
-    assert 0.8 <= report.obtained < 0.86
+    assert 0.8 <= report.actual < 0.86
 
 
-def test_literal_orphans_come_on_top():
+def test_literal_dead_weights_come_on_top():
     model = small_net()
     pruner = Pruner(model, methods.activation_literal(0.6))
     observe(pruner, model)
     report = pruner.prune(0.6)
-    assert report.obtained > 0.62
+    assert report.actual > 0.62
 
 
 def test_dead_neurons_have_no_weights_left_on_either_side():
@@ -98,7 +98,7 @@ def test_a_constant_that_padding_makes_inexact_is_not_folded():
     ))  # fmt: skip
     inputs = torch.rand(4, 1, 6, 6)
     recipe = dataclasses.replace(
-        methods.magnitude(0.5, unit=Neuron(), scope="layer", skip_output=True), remove_orphans=True
+        methods.magnitude(0.5, unit=Neuron(), scope="layer", skip_output=True), remove_dead=True
     )
     pruner = Pruner(model, recipe)
     with pruner.observe():
@@ -114,7 +114,7 @@ def test_a_fold_that_fails_leaves_the_weights_as_they_were():
     model = small_net()
     pruner = Pruner(model, methods.activation(0.8, score="neuron"))
     observe(pruner, model)
-    pruner.observer.probe = ((torch.zeros(2, 5),), {})  # does not fit the model
+    pruner.observer.example = ((torch.zeros(2, 5),), {})  # does not fit the model
     before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(RuntimeError):
         pruner.prune()

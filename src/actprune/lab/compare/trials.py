@@ -1,4 +1,4 @@
-"""L5: the cells of a comparison, and what makes two of them the same."""
+"""L5: the trials of a comparison, and what makes two of them the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actprune.errors import BudgetError
-from actprune.lab.compare.entrants import DENSE, Entrant
+from actprune.lab.compare.baselines import DENSE, Baseline
 from actprune.lab.compare.sizes import converted, sizes_of
 from actprune.lab.compare.training import Training
 from actprune.lab.config import RunConfig
@@ -18,24 +18,24 @@ from actprune.lab.config import RunConfig
 # that results stay valid when RunConfig grows.
 _FIRST = (
     "data", "data_seed", "validation", "download", "model", "hidden", "init", "method", "options", "sparsity",
-    "schedule", "cycles", "start_at", "retrain_to", "cubic_epochs", "count_images", "seed", "optimizer", "lr",
-    "lr_schedule", "momentum", "weight_decay", "batch_size", "max_epochs", "stop_at", "patience", "patience_from",
+    "schedule", "pruning_steps", "start_at", "retrain_to", "cubic_epochs", "calibration_images", "seed", "optimizer",
+    "lr", "lr_schedule", "momentum", "weight_decay", "batch_size", "max_epochs", "stop_at", "patience", "patience_from",
     "restore_best", "precision", "accelerator", "threads",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of one entrant.
+class Trial:
+    """One run of one baseline.
 
-    sparsity  of the whole network, as asked; ``config.sparsity`` is what the method is asked for
+    sparsity  of the whole network, the target; ``config.sparsity`` is what the method is asked for
     steps     optimizer steps of the common budget
     refused   why it cannot be run at all, or None
     """
 
     data: str
     model: str
-    entrant: Entrant
+    baseline: Baseline
     sparsity: float
     seed: int
     training: Training
@@ -57,22 +57,22 @@ class Cell:
             "id": self.id,
             "data": self.data,
             "model": self.model,
-            "entrant": self.entrant.name,
-            "method": self.entrant.method,
-            "note": self.entrant.note,
+            "baseline": self.baseline.name,
+            "method": self.baseline.method,
+            "note": self.baseline.note,
             "seed": self.seed,
-            "asked": self.sparsity,
+            "target": self.sparsity,
             "training": str(self.training),
             "budget_steps": self.steps,
         }
 
-    def job(self, cells: str) -> dict[str, Any]:
-        """Plain values for a worker. cells: the folder of the cells' folders."""
+    def job(self, trials: str) -> dict[str, Any]:
+        """Plain values for a worker. trials: the folder of the trials' folders."""
         return {
             "labels": self.labels(),
             "config": self.config.model_dump(mode="json"),
             "refused": self.refused,
-            "folder": f"{cells}/{self.id}",
+            "folder": f"{trials}/{self.id}",
         }
 
 
@@ -86,35 +86,35 @@ def identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def cells_of(
+def trials_of(
     data: Sequence[str],
     models: Sequence[str],
-    entrants: Sequence[tuple[Entrant, float]],
+    baselines: Sequence[tuple[Baseline, float]],
     seeds: Sequence[int],
     training: Training,
-) -> list[Cell]:
-    """Every cell, seed by seed, so that an early look sees the whole field; dense references first.
+) -> list[Trial]:
+    """Every trial, seed by seed, so that an early look sees the whole field; dense references first.
 
     Raises DataError, ModelError or RecipeError for what does not exist or does not fit together.
     """
-    pairs = [(DENSE, 0.0), *entrants]
+    pairs = [(DENSE, 0.0), *baselines]
     found = [
-        _cell(source, model, entrant, sparsity, seed=seed, training=training)
+        _trial(source, model, baseline, sparsity, seed=seed, training=training)
         for seed in seeds
-        for entrant, sparsity in pairs
+        for baseline, sparsity in pairs
         for source in data
         for model in models
     ]
-    return list({cell.id: cell for cell in reversed(found)}.values())[::-1]
+    return list({trial.id: trial for trial in reversed(found)}.values())[::-1]
 
 
-def _cell(source: str, model: str, entrant: Entrant, sparsity: float, *, seed: int, training: Training) -> Cell:
+def _trial(source: str, model: str, baseline: Baseline, sparsity: float, *, seed: int, training: Training) -> Trial:
     sizes = sizes_of(source, model)
     per_epoch = sizes.steps(training.batch_size)
-    asked = RunConfig(model=model, sparsity=sparsity, seed=seed, **entrant.fields(source, training, per_epoch))
+    wanted = RunConfig(model=model, sparsity=sparsity, seed=seed, **baseline.fields(source, training, per_epoch))
     steps = training.epochs * per_epoch
     try:
-        config, refused = converted(asked, sizes), None
+        config, refused = converted(wanted, sizes), None
     except BudgetError as error:
-        config, refused = asked, f"BudgetError: {error}"
-    return Cell(source, model, entrant, sparsity, seed, training, config, steps, refused)
+        config, refused = wanted, f"BudgetError: {error}"
+    return Trial(source, model, baseline, sparsity, seed, training, config, steps, refused)

@@ -1,4 +1,4 @@
-"""L5: from rows to what is told of them: mean and spread over seeds, the best, and sparsity at equal accuracy."""
+"""L5: rows aggregated: mean and spread over seeds, the best, and sparsity at equal accuracy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from actprune.lab.compare.entrants import ENTRANTS
+from actprune.lab.compare.baselines import BASELINES
 from actprune.lab.config import RunConfig
 
 Row = dict[str, Any]
 SLACK = 0.02
-"""An entrant with more than this share of weights above what was asked is not compared with the others of a column."""
+"""A baseline with more than this share of weights above its target is not compared with the others of a column."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """The seeds of one entrant at one sparsity on one data set and network. change: of test accuracy, to dense."""
+    """The seeds of one baseline at one sparsity on one data set and network. change: of test accuracy, to dense."""
 
     data: str
     model: str
     training: str
-    entrant: str
-    asked: float
+    baseline: str
+    target: float
     rows: tuple[Row, ...]
     dense: Spread | None
 
@@ -49,7 +49,7 @@ class Group:
 
     @property
     def refusals(self) -> list[str]:
-        """Why, where a cell was refused."""
+        """Why, where a trial was refused."""
         return [row["reason"] for row in self.rows if row["status"] != "ok"]
 
     def spread(self, key: str) -> Spread | None:
@@ -69,8 +69,8 @@ class Group:
 
     @property
     def keeps_too_much(self) -> bool:
-        """Whether it ended with clearly more weights than asked: no fair competitor in its column."""
-        return any(row["kept"] > (1 - self.asked) * row["weights"] * (1 + SLACK) + 1 for row in self.ok)
+        """Whether it ended with clearly more weights than its target: no fair competitor in its column."""
+        return any(row["kept"] > (1 - self.target) * row["weights"] * (1 + SLACK) + 1 for row in self.ok)
 
 
 @dataclass(frozen=True)
@@ -90,27 +90,27 @@ class Panel:
     @property
     def dense(self) -> Group | None:
         """The reference."""
-        return next((group for group in self.groups if group.entrant == "dense"), None)
+        return next((group for group in self.groups if group.baseline == "dense"), None)
 
     @property
-    def entrants(self) -> list[str]:
-        """In the order of ``ENTRANTS``."""
-        found = {group.entrant for group in self.groups}
-        return [name for name in ENTRANTS if name in found]
+    def baselines(self) -> list[str]:
+        """In the order of ``BASELINES``."""
+        found = {group.baseline for group in self.groups}
+        return [name for name in BASELINES if name in found]
 
     @property
     def sparsities(self) -> list[float]:
-        """Every sparsity asked."""
-        return sorted({group.asked for group in self.groups if group.entrant != "dense"})
+        """Every target."""
+        return sorted({group.target for group in self.groups if group.baseline != "dense"})
 
-    def group(self, entrant: str, asked: float) -> Group | None:
+    def group(self, baseline: str, target: float) -> Group | None:
         """One field of the table."""
-        return next((group for group in self.groups if (group.entrant, group.asked) == (entrant, asked)), None)
+        return next((group for group in self.groups if (group.baseline, group.target) == (baseline, target)), None)
 
-    def best(self, asked: float) -> tuple[Group, list[Group]] | None:
+    def best(self, target: float) -> tuple[Group, list[Group]] | None:
         """The highest mean test accuracy of a column, and those within one standard deviation of it (the larger)."""
         found = [
-            g for g in self.groups if g.asked == asked and g.entrant != "dense" and g.test and not g.keeps_too_much
+            g for g in self.groups if g.target == target and g.baseline != "dense" and g.test and not g.keeps_too_much
         ]
         if not found:
             return None
@@ -126,19 +126,19 @@ class Panel:
         ]
         return first, ties
 
-    def equal(self, entrant: str, points: float) -> Group | None:
+    def equal(self, baseline: str, points: float) -> Group | None:
         """The sparsest group whose mean VALIDATION accuracy is at most ``points`` (a fraction) below dense."""
         dense = self.dense.spread("validation_accuracy") if self.dense else None
         good = [
             group
             for group in self.groups
-            if group.entrant == entrant
+            if group.baseline == baseline
             and not group.refusals
             and dense is not None
             and (found := group.spread("validation_accuracy")) is not None
             and found.mean >= dense.mean - points
         ]
-        return max(good, key=_obtained, default=None)
+        return max(good, key=_actual, default=None)
 
 
 def _test(group: Group) -> Spread:
@@ -147,36 +147,36 @@ def _test(group: Group) -> Spread:
     return found
 
 
-def _obtained(group: Group) -> float:
-    found = group.spread("obtained")
+def _actual(group: Group) -> float:
+    found = group.spread("actual")
     return 0.0 if found is None else found.mean
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Rows of any order. Of two lines for one cell under an old and a changed recipe, the later counts.
+    """Rows of any order. Of two lines for one trial under an old and a changed recipe, the later counts.
 
-    So does the recipe of an entrant's last line: seeds that only an older recipe has are left out, not averaged in.
+    So does the recipe of a baseline's last line: seeds that only an older recipe has are left out, not averaged in.
     """
-    latest = {tuple(row[key] for key in _CELL): row for row in newest(rows)}
+    latest = {tuple(row[key] for key in _TRIAL): row for row in newest(rows)}
     places: dict[tuple[str, str, str], dict[tuple[str, float], list[Row]]] = {}
     for row in latest.values():
         place = places.setdefault((row["data"], row["model"], row["training"]), {})
-        place.setdefault((row["entrant"], row["asked"]), []).append(row)
+        place.setdefault((row["baseline"], row["target"]), []).append(row)
     return [_panel(*place, groups) for place, groups in places.items()]
 
 
-_CELL = ("data", "model", "training", "entrant", "asked", "seed")
+_TRIAL = ("data", "model", "training", "baseline", "target", "seed")
 _DEFAULTS = RunConfig().model_dump(mode="json")
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """Rows that were computed as the last line of their entrant at their sparsity was, seeds apart."""
+    """Rows that were computed as the last line of their baseline at their sparsity was, seeds apart."""
     last = {_group(row): _recipe(row) for row in rows}
     return [row for row in rows if _recipe(row) == last[_group(row)]]
 
 
 def _group(row: Row) -> tuple[str, ...]:
-    return tuple(str(row.get(key)) for key in _CELL if key != "seed")
+    return tuple(str(row.get(key)) for key in _TRIAL if key != "seed")
 
 
 def _recipe(row: Row) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _panel(data: str, model: str, training: str, groups: dict[tuple[str, float],
         model,
         training,
         tuple(
-            Group(data, model, training, entrant, asked, tuple(sorted(rows, key=lambda row: row["seed"])), dense)
-            for (entrant, asked), rows in groups.items()
+            Group(data, model, training, baseline, target, tuple(sorted(rows, key=lambda row: row["seed"])), dense)
+            for (baseline, target), rows in groups.items()
         ),
     )

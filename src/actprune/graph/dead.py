@@ -15,11 +15,11 @@ def dead_neurons(mask: Tensor) -> Tensor:
     return ~mask.flatten(1).any(1)
 
 
-def without_orphans(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """New masks that also remove every orphan, to a fixed point; the given masks stay untouched.
+def without_dead(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """New masks that also remove every dead weight, to a fixed point; the given masks stay untouched.
 
     Forwards: see ``without_constants``. Backwards: a neuron that no kept weight of any reader (all of which must have
-    masks) looks at can lose its inputs. Layers whose readers are not understood keep their orphans.
+    masks) looks at can lose its inputs. Layers whose readers are not understood keep their dead weights.
     """
     found = {name: mask.clone() for name, mask in masks.items()}
     known = _known(graph, found)
