@@ -1,44 +1,12 @@
 """``select``: recipes in, masks out. Every expected mask is worked out by hand or against a plain reference."""
 
-import dataclasses
-import math
-import weakref
-from dataclasses import dataclass
-
 import pytest
 import torch
 
-from actprune.core import Cost, LayerFacts, final_fraction, select
-from actprune.errors import BudgetError, LayerCollapseError, ModelError, RecipeError
-from actprune.types import NM, Block, Budget, Neuron, Recipe, Signals
-
-
-@dataclass(frozen=True)
-class Given:
-    """A criterion that returns the weight itself as score."""
-
-    needs = ()
-
-    def score(self, signals):
-        return signals.weight
-
-
-def recipe(sparsity=0.5, **slots):
-    slots = {"budget": Budget.sparsity(sparsity), "schedule": None, "recovery": None, **slots}
-    return Recipe(name="test", criterion=slots.pop("criterion", Given()), **slots)
-
-
-def chosen(rec, weights, fraction, masks=None, positions=None, **options):
-    facts = [
-        LayerFacts(name, tuple(weight.shape), (positions or {}).get(name, 1), (masks or {}).get(name))
-        for name, weight in weights.items()
-    ]
-    return select(rec, facts, lambda name: Signals(name, weights[name], {}), fraction, **options).masks
-
-
-def rows(mask):
-    return mask.int().tolist()
-
+from actprune.core import Cost, final_fraction
+from actprune.errors import BudgetError, LayerCollapseError, RecipeError
+from actprune.types import NM, Block, Budget, Neuron
+from support.selection import chosen, recipe, rows
 
 TWO = {"a": torch.tensor([[1.0, 8.0], [3.0, 6.0]]), "b": torch.tensor([[2.0, 4.0]])}
 
@@ -188,101 +156,12 @@ def test_an_emptied_layer_is_an_error_with_a_remedy_unless_allowed():
         chosen(recipe(allow_collapse=("fc2.*",)), weights, 0.5)
 
 
-def closing(masks):
-    """Stands for removal of dead weights: when the first weight of a row goes, the whole row does."""
-    return {name: mask & mask[:, :1] for name, mask in masks.items()}
-
-
-def test_dead_weights_inside_count_towards_the_budget():
-    weights = {"a": torch.arange(100.0).view(10, 10)[torch.randperm(10, generator=torch.Generator().manual_seed(0))]}
-    plain = recipe(remove_dead=True)
-    masks = chosen(plain, weights, 0.5, closure=closing)
-    assert int((~masks["a"]).sum()) == 50  # 41 selected: 0..40, and the row of the 40 goes with it
-    outside = chosen(dataclasses.replace(plain, dead_in_budget=False), weights, 0.41, closure=closing)
-    assert torch.equal(outside["a"], masks["a"])
-    ignored = chosen(recipe(), weights, 0.41, closure=closing)
-    assert int((~ignored["a"]).sum()) == 41
-
-
-def test_dead_weights_inside_pick_the_smallest_selection_that_reaches_the_budget():
-    torch.manual_seed(1)
-    weights = {"a": torch.rand(40, 5), "b": torch.rand(10, 40)}
-    asked = round(0.6 * 600)
-
-    def removed(need):
-        masks = closing(chosen(recipe(), weights, need / 600))
-        return sum(int((~mask).sum()) for mask in masks.values())
-
-    expected = min(need for need in range(asked + 1) if removed(need) >= asked)
-    masks = chosen(recipe(remove_dead=True), weights, 0.6, closure=closing)
-    assert sum(int((~mask).sum()) for mask in masks.values()) == removed(expected)
-
-
-def test_collapse_is_judged_after_dead_weights_are_gone():
-    weights = {"a": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
-    with pytest.raises(LayerCollapseError):
-        chosen(recipe(remove_dead=True, dead_in_budget=False), weights, 0.25, closure=closing)
-
-
 def test_ties_depend_on_the_seed_only():
     weights = {name: torch.ones(20, 20) for name in "abc"}
     first = chosen(recipe(seed=1), weights, 0.5)
     turned = chosen(recipe(seed=1), dict(reversed(weights.items())), 0.5)
     assert all(torch.equal(first[name], turned[name]) for name in weights)
     assert not torch.equal(first["a"], chosen(recipe(seed=2), weights, 0.5)["a"])
-
-
-@dataclass(frozen=True)
-class Wrong:
-    needs = ()
-
-    def score(self, signals):
-        return signals.weight.sum(1)
-
-
-def test_a_criterion_with_the_wrong_shape_is_told_both_shapes():
-    with pytest.raises(RecipeError) as caught:
-        chosen(recipe(criterion=Wrong()), {"fc1.weight": torch.ones(32, 784)}, 0.5)
-    message = "criterion returned shape (32,) for 'fc1.weight'; expected (32, 784) (out, in)"
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize("slots", [{}, {"scope": "layer"}, {"scope": "row"}, {"unit": Neuron()}, {"unit": NM(1, 2)}])
-def test_nan_scores_name_the_layer(slots):
-    weights = {"good": torch.ones(2, 2), "bad": torch.tensor([[1.0, math.nan], [1.0, 1.0]])}
-    with pytest.raises(ModelError, match="'bad' are NaN"):
-        chosen(recipe(**slots), weights, 0.5)
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
-def test_fractions_outside_0_to_1_are_refused(fraction):
-    with pytest.raises(BudgetError, match="0 <= fraction <= 1"):
-        chosen(recipe(), TWO, fraction)
-
-
-def test_row_scope_does_not_fit_neurons():
-    with pytest.raises(RecipeError, match="scope 'row'"):
-        chosen(recipe(scope="row", unit=Neuron()), TWO, 0.5)
-
-
-@pytest.mark.parametrize("scope", ["global", "layer", "row"])
-def test_inputs_are_not_modified_and_masks_are_new(scope):
-    weights = {"a": torch.rand(6, 6)}
-    old = {"a": torch.rand(6, 6) < 0.8}
-    kept = weights["a"].clone(), old["a"].clone()
-    for fraction in (0.0, 0.5):
-        new = chosen(recipe(scope=scope), weights, fraction, masks=old)
-        new["a"].zero_()
-        assert torch.equal(weights["a"], kept[0])
-        assert torch.equal(old["a"], kept[1])
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
-def test_any_score_dtype(dtype):
-    weights = {"a": torch.arange(60).view(6, 10).to(dtype), "b": torch.arange(60, 100).view(4, 10).to(dtype)}
-    masks = chosen(recipe(allow_collapse=("a",)), weights, 0.7)
-    assert not masks["a"].any()
-    assert rows(masks["b"]) == [[0] * 10] + [[1] * 10] * 3
 
 
 def test_final_fractions():
@@ -299,32 +178,3 @@ def test_a_parameter_budget_is_met_to_the_weight():
     for kept in (1, 123, 4699, 4700):
         masks = chosen(recipe(allow_collapse=("*",)), weights, final_fraction(Budget.parameters(kept), 4700))
         assert sum(int(mask.sum()) for mask in masks.values()) == kept
-
-
-class Watching:
-    """Scores are |w|; notes every call, and how many earlier results still exist when it is asked for another."""
-
-    needs = ()
-
-    def __init__(self):
-        self.calls, self.alive, self.results = [], [], []
-
-    def score(self, signals):
-        self.alive.append(sum(result() is not None for result in self.results))
-        self.calls.append(signals.name)
-        scores = signals.weight.abs()
-        self.results.append(weakref.ref(scores))
-        return scores
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("scope", ["global", "layer", "row"])
-def test_one_layer_of_scores_exists_at_a_time_and_few_are_asked_for(scope, masked):
-    torch.manual_seed(0)
-    weights = {"a": torch.randn(300, 200), "b": torch.randn(100, 300), "c": torch.randn(50, 100)}
-    masks = {name: torch.rand(weight.shape) < 0.9 for name, weight in weights.items()} if masked else None
-    watching = Watching()
-    chosen(recipe(criterion=watching, scope=scope), weights, 0.8, masks=masks)
-    assert set(watching.alive) == {0}
-    assert watching.calls.count("a") == 1  # the largest layer is held where one read ends and the next begins
-    assert len(watching.calls) <= 5

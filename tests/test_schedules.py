@@ -10,9 +10,10 @@ import actprune
 from actprune import Pruner, methods
 from actprune.errors import ModelError, ObservationError
 from actprune.recover import Reinitialise, Rewind
-from actprune.schedules import AccuracyTriggered, Cubic, EqualSurvivors
+from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors
 from actprune.testing import observe, small_net
-from looping import train, zeros_held
+from support.engine import net, sgd, splice, step
+from support.training import train, zeros_held
 
 
 def test_cubic_schedule_prunes_by_itself():
@@ -103,3 +104,12 @@ def test_regrow_free_lets_zeros_return_and_release_does_too():
             pruner.release()
         train(model, optimizer)
         assert not zeros_held(model, pruner)
+
+
+def test_decaying_from_the_first_step_comes_to_an_end():
+    model = net()
+    pruner, optimizer = Pruner(model, splice(schedule=Decaying(0, 6))), sgd(model)
+    pruner.attach(optimizer)
+    for _ in range(6):
+        step(model, optimizer)
+    assert pruner.finished

@@ -1,0 +1,52 @@
+"""Settings of a run that are more than a number: the learning rate's schedule, and units given as words."""
+
+import math
+
+import pytest
+
+import actprune
+import actprune.lab
+from actprune.errors import RecipeError
+from actprune.lab import RunConfig
+from actprune.lab.recipe import recipe_of
+from actprune.lab.train import learning_rate
+from actprune.schedules import AccuracyTriggered, Cubic, OneShot
+from actprune.types import NM, Block, Neuron, Weight
+from support.runs import quick
+
+
+def test_cosine_starts_at_lr_and_ends_near_zero():
+    config = RunConfig(lr=0.2, lr_schedule="cosine", max_epochs=10)
+    rates = [learning_rate(config, done, 10) for done in range(10)]
+    assert rates[0] == 0.2
+    assert rates == sorted(rates, reverse=True)
+    assert rates[5] == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0.1 * (1 - math.cos(math.pi / 10)))
+    assert learning_rate(config.with_(lr_schedule="constant"), 8, 10) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [("block(1, 4)", Block(1, 4)), ("block(2,8)", Block(2, 8)), ("neuron", Neuron()), ("weight", Weight())],
+)
+def test_units_are_given_as_words(text, unit):
+    assert recipe_of(RunConfig(options={"unit": text}), 10, 500).unit == unit
+    assert recipe_of(RunConfig(method="wanda", options={"unit": "2:4"}, sparsity=0.5), 10, 500).unit == NM(2, 4)
+
+
+@pytest.mark.parametrize("text", ["blocks", "block(4)", "block(0, 4)", "4:2", ""])
+def test_other_words_are_refused_with_what_is_expected(text):
+    with pytest.raises(RecipeError, match=r"block|n:m"):
+        recipe_of(RunConfig(options={"unit": text}), 10, 500)
+
+
+def test_the_accuracy_schedule_is_given_to_every_method():
+    config = quick(sparsity=0.9, seed=7)
+    for method in actprune.methods.names():
+        recipe = recipe_of(config.with_(method=method), 10, 500)
+        assert recipe.schedule == AccuracyTriggered(2, 0.5, 0.9)
+        assert recipe.budget.kind == "threshold" or recipe.budget.value == 0.9
+        assert recipe.seed == 7
+    assert recipe_of(config.with_(pruning_steps=1), 10, 500).schedule == AccuracyTriggered(1, 0.5, 0.9)
+    assert recipe_of(config.with_(schedule="before"), 10, 500).schedule == OneShot()
+    assert recipe_of(config.with_(schedule="cubic", cubic_epochs=4), 10, 500).schedule == Cubic(1, 41, 20)

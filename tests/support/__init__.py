@@ -1,0 +1,1 @@
+"""What several tests share: networks, folders, loops and comparisons."""
