@@ -33,9 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune.engine.observe import Observer
+from actprune.evidence import Firing
 from actprune.graph import prunable_layers
-from actprune.stats import Firing
+from actprune.pruner.collector import Observer
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 GOAL = 1.02

@@ -27,12 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from actprune.core import LayerFacts, select
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from actprune.core import LayerFacts, select
 from actprune.methods.magnitude import magnitude
-from actprune.types import Scope, Signals
+from actprune.scopes import Scope
+from actprune.types import Layer
 
 SPARSITY = 0.9
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -56,9 +57,7 @@ def weights_of(network: str, size: int) -> Weights:
 
 def masks_of(weights: Weights, scope: Scope) -> Weights:
     layers = [LayerFacts(name, tuple(weight.shape)) for name, weight in weights.items()]
-    return select(
-        magnitude(SPARSITY, scope=scope), layers, lambda name: Signals(name, weights[name], {}), SPARSITY
-    ).masks
+    return select(magnitude(SPARSITY, scope=scope), layers, lambda name: Layer(name, weights[name], {}), SPARSITY).masks
 
 
 def actprune_global(weights: Weights) -> None:

@@ -9,10 +9,10 @@ import torch
 import actprune
 from actprune import Pruner, methods
 from actprune.errors import ModelError, ObservationError
-from actprune.recover import Reinitialise, Rewind
+from actprune.repair import Reinitialise, Rewind
 from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors
 from actprune.testing import observe, small_net
-from support.engine import net, sgd, splice, step
+from support.engine import net, sgd, step, surgery
 from support.training import train, zeros_held
 
 
@@ -59,7 +59,7 @@ def test_accuracy_triggers_one_pruning_per_report():
 def test_rewinding_restores_early_weights_and_forgets_momentum():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    pruner = Pruner(model, methods.magnitude(0.5, recovery=Rewind(to_step=2))).attach(optimizer)
+    pruner = Pruner(model, methods.magnitude(0.5, repairs=(Rewind(to_step=2),))).attach(optimizer)
     train(model, optimizer, steps=2)
     early = copy.deepcopy(model.state_dict())
     train(model, optimizer, steps=3)
@@ -71,7 +71,7 @@ def test_rewinding_restores_early_weights_and_forgets_momentum():
 
 
 def test_rewinding_to_a_step_that_was_never_seen_is_refused():
-    pruner = Pruner(small_net(), methods.magnitude(0.5, recovery=Rewind(to_step=5)))
+    pruner = Pruner(small_net(), methods.magnitude(0.5, repairs=(Rewind(to_step=5),)))
     with pytest.raises(ModelError, match="rewind to step 5"):
         pruner.prune()
     assert not pruner.masks
@@ -81,7 +81,7 @@ def test_rewinding_to_a_step_that_was_never_seen_is_refused():
 def test_reinitialised_survivors_are_new_and_the_rng_is_untouched():
     model = small_net()
     old = model[0].weight.detach().clone()
-    pruner = Pruner(model, methods.magnitude(0.5, recovery=Reinitialise(seed=7)))
+    pruner = Pruner(model, methods.magnitude(0.5, repairs=(Reinitialise(seed=7),)))
     before = torch.get_rng_state()
     pruner.prune()
     assert torch.equal(before, torch.get_rng_state())
@@ -108,7 +108,7 @@ def test_regrow_free_lets_zeros_return_and_release_does_too():
 
 def test_decaying_from_the_first_step_comes_to_an_end():
     model = net()
-    pruner, optimizer = Pruner(model, splice(schedule=Decaying(0, 6))), sgd(model)
+    pruner, optimizer = Pruner(model, surgery(schedule=Decaying(0, 6))), sgd(model)
     pruner.attach(optimizer)
     for _ in range(6):
         step(model, optimizer)

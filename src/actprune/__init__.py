@@ -3,13 +3,17 @@
 from actprune import methods
 from actprune.artifact import inspect, load, pack, save
 from actprune.compact import Compaction, compact, compaction
-from actprune.engine.pruner import Pruner
-from actprune.engine.report import PruneReport
+from actprune.edit import Edit, Method, Quota, View
 from actprune.errors import ActpruneError
 from actprune.methods import activation, activation_literal, apoz, magnitude, random, snip, wanda
+from actprune.pruner.pruner import Pruner
+from actprune.pruner.report import PruneReport
+from actprune.rank.units import Block, Neuron, Weight
+from actprune.ranked import Grow, Ranked
 from actprune.runtime import accelerate
+from actprune.scopes import NM
 from actprune.state import PruneState
-from actprune.types import NM, Block, Budget, Neuron, Progress, Recipe, Weight
+from actprune.types import Budget, Progress
 
 __version__ = "0.1.0"
 
@@ -19,12 +23,17 @@ __all__ = [
     "Block",
     "Budget",
     "Compaction",
+    "Edit",
+    "Grow",
+    "Method",
     "Neuron",
     "Progress",
     "PruneReport",
     "PruneState",
     "Pruner",
-    "Recipe",
+    "Quota",
+    "Ranked",
+    "View",
     "Weight",
     "__version__",
     "accelerate",

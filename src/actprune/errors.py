@@ -59,3 +59,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(names)}"
+
+
+def one_of(slot: str, value: object, known: Iterable[object]) -> None:
+    """Raise RecipeError unless ``value`` is one of the known words: the nearest match first, then all of them."""
+    words = [str(item) for item in known]
+    if isinstance(value, str) and value in words:
+        return
+    near = difflib.get_close_matches(str(value), words, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise RecipeError(f"{slot}={value!r} is not known; {hint}known: {', '.join(map(repr, words))}")

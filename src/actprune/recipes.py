@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from actprune import criteria, penalties, recover, schedules, types
+from actprune import criteria, evidence, penalties, ranked, repair, schedules, scopes, types
 from actprune.errors import RecipeError, unknown_name
+from actprune.rank import units
 
-_MODULES = (types, criteria, schedules, recover, penalties)
+_MODULES = (types, scopes, units, criteria, evidence, schedules, repair, penalties, ranked)
 _CLASSES: dict[str, type[Any]] = {
     name: value
     for module in _MODULES
     for name, value in vars(module).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
+
+
+def parts() -> dict[str, type[Any]]:
+    """Every class that a recipe may be made of, by name: what ``eval(repr(recipe))`` needs."""
+    return dict(_CLASSES)
 
 
 def register(cls: type[Any]) -> type[Any]:
@@ -30,14 +36,14 @@ def to_dict(part: Any) -> dict[str, Any]:
     """A recipe (or a part of one) as plain values, JSON-ready."""
     values: dict[str, Any] = {"type": type(part).__name__}
     for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        plain = to_dict(value) if dataclasses.is_dataclass(value) else value
-        values[field.name] = _listed(plain)
+        values[field.name] = _plain(getattr(part, field.name))
     return values
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_dict(stored: dict[str, Any]) -> Any:

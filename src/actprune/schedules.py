@@ -23,7 +23,7 @@ class OneShot:
 
     @property
     def pruning_steps(self) -> int:
-        """One pruning."""
+        """One."""
         return 1
 
     def due(self, progress: Progress) -> bool:
@@ -68,6 +68,35 @@ class Cubic:
             self.end - self.begin
         )
         return final * (1.0 - (1.0 - done) ** 3)
+
+
+@dataclass(frozen=True)
+class Every:
+    """The whole budget at once, then the masks again and again at the same sparsity (RigL, SET).
+
+    The first pruning step is due at step 0: call ``prune()`` before training, or it comes after the first step. The
+    others follow every ``every`` steps, up to step ``until``.
+    """
+
+    every: int
+    until: int
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, f"schedule needs every >= 1; found {self}")
+        _require(self.until >= 0, f"schedule needs until >= 0; found {self}")
+
+    @property
+    def pruning_steps(self) -> int:
+        """The first, and those that follow."""
+        return 1 + self.until // self.every
+
+    def due(self, progress: Progress) -> bool:
+        """True when the step of the next pruning step is reached."""
+        return progress.pruning_step < self.pruning_steps and progress.step >= progress.pruning_step * self.every
+
+    def target(self, progress: Progress, final: float) -> float:
+        """The whole budget."""
+        return final
 
 
 @dataclass(frozen=True)

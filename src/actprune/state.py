@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from actprune.errors import CheckpointError
+from actprune.nodes import Graph
 from actprune.types import Progress, Sums
 
 VERSION = 3
@@ -18,16 +19,18 @@ class PruneState:
     """Masks live here, outside the model (``PruneState.masks``, bool, True = kept, keyed by clean parameter name).
 
     masks      full (never sharded) masks, on CPU or on the parameter's device
-    sums       observed sums per weight name
-    gradients  summed gradients per weight name, for criteria that need them
+    sums       evidence of activations per weight name
+    gradients  summed gradients per weight name, for the next pruning step
     snapshot   parameters and buffers to rewind to, by name
-    moments    moments of the weights at the first pruning, for criteria that need them
+    moments    evidence of the weights at the first pruning step
     learnt     what the penalty learns beside each weight (live parameters)
-    dense      the dense weights behind the mask of a splicing recipe
-    dropout    dropout rates as they were before they were rescaled
-    pruned_at  optimizer steps at the latest pruning
+    dense      the dense weights behind the mask, for a method that keeps them
+    dropout    dropout rates as they were before they were rescaled, by module path
+    dropout_now  dropout rates in force
+    inputs     calibration inputs, ``(args, kwargs)`` each, for a method that collects evidence again on them
+    pruned_at  optimizer steps at the latest pruning step
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
-    graph      where each activation is final and who reads it, as plain values (``graph.Graph.to_dict``)
+    graph      where each activation is final and who reads it
     dead       cost (weights, or FLOP for a FLOP budget) of all dead weights removed so far
     forwards   training forwards seen by live counting, of which each ``count_every``-th is counted
     example    two examples of the first observed input, to measure what a dead neuron still sends
@@ -41,8 +44,10 @@ class PruneState:
     learnt: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     dense: dict[str, Tensor] = field(default_factory=dict)
     dropout: dict[str, float] = field(default_factory=dict)
+    dropout_now: dict[str, float] = field(default_factory=dict)
+    inputs: list[Any] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
-    graph: dict[str, Any] | None = None
+    graph: Graph | None = None
     example: Any = None
     forwards: int = 0
     step: int = 0
@@ -60,7 +65,8 @@ class PruneState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: ``torch.load(..., weights_only=True)`` reads it back."""
-        return {"version": VERSION, **{name: _copied(value) for name, value in vars(self).items()}}
+        values = {name: _copied(value) for name, value in vars(self).items()}
+        return {"version": VERSION, **values, "graph": None if self.graph is None else self.graph.to_dict()}
 
     @classmethod
     def from_state_dict(cls, stored: dict[str, Any]) -> PruneState:
@@ -72,7 +78,12 @@ class PruneState:
         if set(stored) - {"version"} != names:
             odd = sorted(names ^ (set(stored) - {"version"}))
             raise CheckpointError(f"pruning state does not have the expected entries; missing or unknown: {odd}")
-        return cls(**{name: _copied(stored[name]) for name in names})
+        graph = None if stored["graph"] is None else Graph.from_dict(stored["graph"])
+        return cls(**{**{name: _copied(stored[name]) for name in names - {"graph"}}, "graph": graph})
+
+    def become(self, other: PruneState) -> None:
+        """Take over all that ``other`` knows. There is one state: whoever holds it sees the change."""
+        vars(self).update(vars(other))
 
 
 def _copied(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """L5: ``check_method``, the contract that every method must pass; run it on your own recipe.
 
     from actprune.testing import check_method
-    check_method(my_method)        # my_method(sparsity, *, seed=0) -> Recipe
+    check_method(my_method)        # my_method(sparsity, *, seed=0) -> Method
 
 Each check raises AssertionError saying what was expected and what was found.
 """
@@ -9,6 +9,7 @@ Each check raises AssertionError saying what was expected and what was found.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,12 +18,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from actprune import criteria, penalties, recover, schedules, types
-from actprune.engine.pruner import Pruner
-from actprune.engine.report import PruneReport
+from actprune.edit import Method
 from actprune.errors import LayerCollapseError
-from actprune.recipes import from_dict, to_dict
-from actprune.types import NM, Recipe, Weight
+from actprune.evidence import Gradient, OfActivations
+from actprune.pruner.pruner import Pruner
+from actprune.pruner.report import PruneReport
+from actprune.rank.units import Weight
+from actprune.recipes import from_dict, parts, to_dict
+from actprune.schedules import Cubic, Every
+from actprune.scopes import NM
 
 Data = tuple[Tensor, Tensor]
 
@@ -30,13 +34,13 @@ Data = tuple[Tensor, Tensor]
 class Factory(Protocol):
     """What a method is: a function of the sparsity, with a keyword ``seed``, that returns a recipe."""
 
-    def __call__(self, sparsity: float, *, seed: int = 0) -> Recipe:
+    def __call__(self, sparsity: float, *, seed: int = 0) -> Method:
         """Build the recipe."""
         ...
 
 
 def check_method(make: Factory) -> None:
-    """Run every check. A recipe with an ``NM`` unit is checked at the sparsity that the unit fixes."""
+    """Run every check. A recipe with an n:m pattern is checked at the sparsity that the pattern fixes."""
     for check in CHECKS:
         check(make)
 
@@ -44,8 +48,7 @@ def check_method(make: Factory) -> None:
 def check_round_trips(make: Factory) -> None:
     """A recipe is comparable, printable and serialisable."""
     recipe = make(0.5)
-    names: dict[str, Any] = {**vars(types), **vars(criteria), **vars(schedules), **vars(recover), **vars(penalties)}
-    names[type(recipe.criterion).__name__] = type(recipe.criterion)
+    names: dict[str, Any] = {**parts(), type(recipe).__name__: type(recipe)}
     assert eval(repr(recipe), names) == recipe, f"eval(repr(recipe)) is not the recipe: {recipe!r}"
     assert from_dict(to_dict(recipe)) == recipe, f"from_dict(to_dict(recipe)) is not the recipe: {recipe!r}"
     assert hash(recipe) == hash(make(0.5)), "two recipes built alike must be equal and hash alike"
@@ -57,7 +60,8 @@ def check_exact_budget(make: Factory) -> None:
         recipe, model = make(sparsity), small_net()
         pruner, report = prune(model, recipe, sparsity)
         masks = pruner.masks
-        if recipe.allocation == "staged":
+        staged = getattr(recipe, "allocation", None) == "staged"
+        if staged:
             first = next(iter(masks.values()))
             removed, total = int((~first).sum()), first.numel()
         else:
@@ -65,10 +69,10 @@ def check_exact_budget(make: Factory) -> None:
             total = _counted(model, recipe, masks)
         need = math.floor(sparsity * total + 0.5)
         assert removed >= need, f"{recipe.name}: asked {need} of {total} weights, removed only {removed}"
-        exact = isinstance(recipe.unit, Weight) and not recipe.remove_dead
-        slack = 0 if exact or isinstance(recipe.unit, NM) else total if recipe.remove_dead else 2 * _largest_unit(masks)
+        exact = isinstance(getattr(recipe, "unit", Weight()), Weight) and not recipe.closing
+        slack = 0 if exact else total if recipe.closing else 2 * _largest_unit(masks)
         assert removed <= need + slack, f"{recipe.name}: asked {need} of {total} weights, removed {removed}"
-        if recipe.allocation != "staged":
+        if not staged:
             assert math.isclose(report.actual, removed / total), "the report must say what was really removed"
         for name, mask in masks.items():
             assert not model.get_parameter(name)[~mask].any(), f"{name}: pruned weights must be exactly zero"
@@ -90,7 +94,7 @@ def check_ties(make: Factory) -> None:
 def check_monotone(make: Factory) -> None:
     """A recipe that promises monotone masks never revives a weight by pruning further."""
     recipe = make(0.7)
-    if not recipe.monotone or isinstance(recipe.unit, NM):
+    if not getattr(recipe, "monotone", True) or _pattern(recipe):
         return
     model = small_net()
     pruner, _ = prune(model, recipe, 0.3)
@@ -138,7 +142,7 @@ def check_resume(make: Factory) -> None:
     whole.prune(second)
     again = small_net()
     again.load_state_dict(weights)
-    resumed = Pruner(again, recipe)
+    resumed = Pruner(again, recipe, sharing_elsewhere=True)
     resumed.load_state_dict(stored)
     observe(resumed, again)
     resumed.prune(second)
@@ -155,7 +159,7 @@ def check_ranks(make: Factory) -> None:
     whole, _ = prune(small_net(), recipe, sparsity)
     halves = []
     for part in (slice(0, 40), slice(40, None)):
-        half = Pruner(model := small_net(), recipe)
+        half = Pruner(model := small_net(), recipe, sharing_elsewhere=True)
         observe(half, model, (inputs[part], labels[part]))
         halves.append(half)
     left, right = halves
@@ -164,8 +168,40 @@ def check_ranks(make: Factory) -> None:
             value.add_(right.state.sums[name][key])
     for name, gradient in left.state.gradients.items():
         gradient.add_(right.state.gradients[name])
+    left.state.inputs += right.state.inputs
     left.prune(sparsity)
     _assert_same(whole.masks, left.masks, "merged statistics of two ranks give other masks than one process")
+
+
+def check_steps(make: Factory) -> None:
+    """Three pruning steps that ``optimizer.step()`` triggers: all of them happen, the last meets the budget."""
+    sparsity, model = _sparsities(make)[-1], small_net()
+    recipe = make(sparsity)
+    schedule = Every(1, 2) if _pattern(recipe) else Cubic(0, 3, 1)
+    recipe = dataclasses.replace(recipe, schedule=schedule)
+    pruner = Pruner(model, recipe, example=small_data()[0][:2], sharing_elsewhere=True)
+    inputs, labels = small_data()
+    looks = recipe.count_on == "observe" and any(isinstance(each, OfActivations) for each in recipe.evidence)
+    optimizer = torch.optim.SGD([*model.parameters(), *pruner.extra_parameters()], lr=0.01, momentum=0.9)
+    pruner.attach(optimizer)
+    reports = []
+    for _ in range(4):
+        if looks:
+            observe(pruner, model)
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(model(inputs), labels) + pruner.penalty()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        reports.append(pruner.last_report)
+        for name, mask in pruner.masks.items():
+            assert not model.get_parameter(name)[~mask].any() or recipe.regrow == "free", f"{name}: zeros are not held"
+    assert pruner.state.pruning_step == 3, f"{recipe.name}: 3 pruning steps were due, {pruner.state.pruning_step} done"
+    last = reports[-1]
+    assert last is not None
+    if getattr(recipe, "allocation", None) != "staged" and recipe.budget.kind != "threshold":
+        assert last.actual >= last.target - 0.5 / _counted(model, recipe, pruner.masks), (
+            f"{last} is short of its target"
+        )
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters()), "pruning while training made NaN or Inf"
 
 
 CHECKS: tuple[Callable[[Factory], None], ...] = (
@@ -177,6 +213,7 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
     check_dtypes,
     check_resume,
     check_ranks,
+    check_steps,
 )
 
 
@@ -202,26 +239,31 @@ def observe(pruner: Pruner, model: nn.Module, data: Data | None = None) -> None:
     """Show the data once, with a backward pass if the recipe's criterion needs gradients."""
     inputs, labels = data or small_data()
     inputs = inputs.to(next(model.parameters()).dtype)
-    wants_gradient = any(need.statistic == "gradient" for need in pruner.recipe.criterion.needs)
+    wants_gradient = any(isinstance(each, Gradient) and each.of is None for each in pruner.recipe.evidence)
     with pruner.observe():
         output = model(inputs)
         if wants_gradient:
             nn.functional.cross_entropy(output.float(), labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
 
 
-def prune(model: nn.Module, recipe: Recipe, fraction: float) -> tuple[Pruner, PruneReport]:
+def prune(model: nn.Module, recipe: Method, fraction: float) -> tuple[Pruner, PruneReport]:
     """Observe the small data and prune to ``fraction``."""
-    pruner = Pruner(model, recipe)
+    pruner = Pruner(model, recipe, sharing_elsewhere=True)
     observe(pruner, model)
     return pruner, pruner.prune(fraction)
 
 
 def _sparsities(make: Factory) -> list[float]:
-    unit = make(0.5).unit
-    return [1 - unit.n / unit.m] if isinstance(unit, NM) else [0.25, 0.6]
+    pattern = _pattern(make(0.5))
+    return [1 - pattern.n / pattern.m] if pattern else [0.25, 0.6]
 
 
-def _counted(model: nn.Module, recipe: Recipe, masks: dict[str, Tensor]) -> int:
+def _pattern(recipe: Method) -> NM | None:
+    """The n:m pattern that fixes the sparsity, if there is one."""
+    return next((value for value in vars(recipe).values() if isinstance(value, NM)), None)
+
+
+def _counted(model: nn.Module, recipe: Method, masks: dict[str, Tensor]) -> int:
     if recipe.budget.of == "prunable":
         return sum(mask.numel() for mask in masks.values())
     return sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))

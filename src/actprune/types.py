@@ -7,88 +7,127 @@ a score is larger = keep; a fraction or sparsity lies in 0..1 and is never a per
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
-from actprune.errors import RecipeError
-from actprune.units import NM, Allocation, Block, Neuron, Rates, Unit, Weight
-
-__all__ = [
-    "NM", "Allocation", "Block", "Budget", "Criterion", "Need", "Neuron", "Penalty", "Progress", "Rates", "Recipe",
-    "Recovery", "Schedule", "Scope", "Sharing", "Signals", "Statistic", "Sums", "Unit", "Weight",
-]  # fmt: skip
+from actprune.errors import RecipeError, one_of
 
 Sums = dict[str, Tensor]
-"""One layer's streaming statistics. Every entry is a SUM, so two of them merge by adding."""
+"""One layer's evidence. Every entry is a SUM, so two of them merge by adding."""
 
-Scope = Literal["row", "layer", "global"]
-BudgetKind = Literal["sparsity", "compression", "parameters", "flop", "threshold"]
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a criterion must be given: a statistic of activations by name, or one of three that the engine has itself:
-    ``"gradient"``; ``"weights"``, moments of the weights at the first pruning, frozen from then on; ``"learnt"``, what
-    the recipe's penalty learns beside the weights.
-
-    ``fires_above``: the firing threshold for activations that are never exactly zero.
-    """
-
-    statistic: str
-    fires_above: float | None = None
+Regrow = Literal["frozen", "free", "dense", "dense_frozen"]
+"""What is behind the mask: zeros held at zero ("frozen"); zeros that may grow again ("free"); dense weights that go on
+receiving the full gradient ("dense", network surgery); dense weights that stay as they were ("dense_frozen",
+movement). With either of the last two the network computes with zeros, and a later step may bring the values back."""
 
 
 @runtime_checkable
-class Statistic(Protocol):
-    """A streaming statistic of one layer's inputs or outputs, kept as a dict of sums.
+class Evidence(Protocol):
+    """What a criterion may look at besides the weight. ``actprune.evidence`` has the kinds that can be collected."""
 
-    ``values`` has its ``units`` axis at ``axis``; all other axes are examples or positions.
-    """
-
-    sees: ClassVar[Literal["input", "output"]]
-
-    def init(self, units: int, like: Tensor) -> Sums:
-        """Zero sums on the device of ``like``."""
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of its entries in ``Layer.evidence``."""
         ...
 
-    def update(self, sums: Sums, values: Tensor, axis: int) -> None:
-        """Add one batch in place."""
+    @property
+    def needs_data(self) -> bool:
+        """Whether calibration batches must be shown for it."""
         ...
 
 
 @dataclass(frozen=True)
-class Signals:
+class Progress:
+    """Where the user's training stands. ``metric``: what ``report_metric`` was last told (training accuracy, 0..1)."""
+
+    step: int = 0
+    pruning_step: int = 0
+    metric: float | None = None
+    metric_at_last_prune: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What a ranking must know of one layer besides its score.
+
+    name: clean weight name. shape: ``(out, in, *kernel)``. positions: output positions per example, so that a dense
+    layer takes ``2 * weights * positions`` FLOP. mask: current mask (True = kept) or None = all kept. device: of the
+    new mask. output: whether it is an output layer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    positions: int = 1
+    mask: Tensor | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    output: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
     """All that is known of one layer when it is scored.
 
-    name: clean parameter name (``"fc1.weight"``). weight: ``(out, in, *kernel)``, detached, full (not sharded).
-    sums: the observed sums, and the frozen moments of the weights. gradient: summed gradient of the weight, or None.
-    seed: of the recipe. mask: the current one (True = kept), or None before the first pruning. learnt: by the penalty.
+    name: clean parameter name (``"fc1.weight"``). weight: ``(out, in, *kernel)``, detached, full (not sharded), dense
+    weights behind the mask included. evidence: everything collected for it, by key. mask: the current one (True =
+    kept), or None before the first pruning step. seed: of the recipe. progress: of the training.
     """
 
     name: str
     weight: Tensor
-    sums: Mapping[str, Tensor]
-    gradient: Tensor | None = None
-    seed: int = 0
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
-    learnt: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+    progress: Progress = Progress()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Weights and FLOP per example."""
+
+    weights: int = 0
+    flop: int = 0
 
 
 @runtime_checkable
 class Criterion(Protocol):
-    """Signals -> score of shape ``weight.shape`` (an expanded view is fine). Larger = keep."""
+    """Layer -> score of shape ``weight.shape`` (an expanded view is fine). Larger = keep.
+
+    A criterion that must see all layers before it can score one also has ``fit(view)``, which returns the criterion
+    to score with.
+    """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Everything ``score`` reads besides the weight. A missing need is an early error naming it."""
         ...
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Score every weight of one layer."""
         ...
+
+
+@runtime_checkable
+class Unit(Protocol):
+    """What is removed as one piece: ``rank.units``."""
+
+    def groups(self, view: Any, price: Callable[[LayerFacts], int]) -> Sequence[Any]:
+        """The sets of units that compete, as ``rank.candidates.Candidates``. view: an ``edit.View``. price: cost of
+        one weight of a layer.
+        """
+        ...
+
+
+_BUDGETS = {
+    "sparsity": (0.0, 1.0, "a fraction 0 <= s < 1, such as 0.9 for 90 %"),
+    "compression": (1.0, math.inf, "weights before / after, at least 1"),
+    "parameters": (1, math.inf, "a number of weights, at least 1"),
+    "flop": (0.0, 1.0, "a fraction 0 < f <= 1 of the dense FLOP"),
+    "threshold": (-math.inf, math.inf, "a finite number"),
+}
 
 
 @dataclass(frozen=True)
@@ -99,18 +138,14 @@ class Budget:
     alone (the founding article counts its unpruned output layer in the denominator).
     """
 
-    kind: BudgetKind
+    kind: Literal["sparsity", "compression", "parameters", "flop", "threshold"]
     value: float
     of: Literal["prunable", "all"] = "prunable"
 
     def __post_init__(self) -> None:
-        low, high, word = {
-            "sparsity": (0.0, 1.0, "a fraction 0 <= s < 1, such as 0.9 for 90 %"),
-            "compression": (1.0, math.inf, "weights before / after, at least 1"),
-            "parameters": (1, math.inf, "a number of weights, at least 1"),
-            "flop": (0.0, 1.0, "a fraction 0 < f <= 1 of the dense FLOP"),
-            "threshold": (-math.inf, math.inf, "a finite number"),
-        }[self.kind]
+        one_of("budget", self.kind, _BUDGETS)
+        one_of("denominator of a budget (of=)", self.of, ("prunable", "all"))
+        low, high, word = _BUDGETS[self.kind]
         ok = (
             low <= self.value <= high
             and not (self.kind == "sparsity" and self.value == 1)
@@ -145,21 +180,11 @@ class Budget:
         return cls("threshold", value)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where the user's training stands. ``metric``: what ``report_metric`` was last told (training accuracy, 0..1)."""
-
-    step: int = 0
-    pruning_step: int = 0
-    metric: float | None = None
-    metric_at_last_prune: float | None = None
-
-
 @runtime_checkable
 class Schedule(Protocol):
     """When to prune and how far, both pure functions of ``Progress``.
 
-    ``pruning_steps`` is how many it plans; None means one for every layer (the staged local scope).
+    ``pruning_steps`` is the number of pruning steps it plans; None means one for every layer (staged local scope).
     """
 
     @property
@@ -168,31 +193,11 @@ class Schedule(Protocol):
         ...
 
     def due(self, progress: Progress) -> bool:
-        """Is a pruning due now? Never true for a schedule that waits for an explicit ``prune()``."""
+        """Is a pruning step due now? Never true for a schedule that waits for an explicit ``prune()``."""
         ...
 
     def target(self, progress: Progress, final: float) -> float:
-        """Cumulative removal, 0..final, that the pruning number ``progress.pruning_step`` aims at."""
-        ...
-
-
-@runtime_checkable
-class Recovery(Protocol):
-    """What happens to the surviving weights after a pruning: a frozen description, carried out by ``recover/``."""
-
-    @property
-    def kind(self) -> str:
-        """What is done: keep, rewind, reinitialise .."""
-        ...
-
-    @property
-    def replays(self) -> int | None:
-        """The step of the learning-rate schedule to go back to after each pruning; None: the schedule goes on."""
-        ...
-
-    @property
-    def lr_scale(self) -> float:
-        """Factor on the learning rate once something is pruned."""
+        """Cumulative removal, 0..final, that pruning step number ``progress.pruning_step`` aims at."""
         ...
 
 
@@ -200,24 +205,32 @@ class Recovery(Protocol):
 class Penalty(Protocol):
     """A term that a method adds to the loss, and what it learns beside the weights. Stored in recipes, so frozen.
 
-    The engine calls ``forward`` and ``loss`` only in training, and only until the last pruning is done.
+    Derive from it and write what is needed; the rest does nothing. The Pruner calls it only in training, and only until
+    the last pruning step is done.
     """
 
     def learnt(self, weight: Tensor) -> dict[str, Tensor]:
         """Initial values of the tensors learnt beside this weight, each with a name; {} for none."""
-        ...
+        return {}
 
     def loss(self, weights: Mapping[str, Tensor], learnt: Mapping[str, Mapping[str, Tensor]], step: int) -> Tensor:
         """What is added to the loss, 0-dim and differentiable; weights by clean name, ``step`` optimizer steps done."""
-        ...
+        return torch.zeros((), device=next(iter(weights.values())).device if weights else None)
 
     def forward(self, module: nn.Module, x: Tensor, output: Tensor, learnt: Mapping[str, Tensor]) -> Tensor | None:
         """What one layer sends on in training instead of ``output``; None: the output itself."""
-        ...
+        return None
+
+    def before_step(self, weight: Tensor, gradient: Tensor, learnt: Mapping[str, Tensor]) -> None:
+        """Called before an optimizer step for each layer that has a gradient: set ``.grad`` of what is learnt where
+        autograd cannot (straight-through). weight: dense, the values behind the mask included; gradient: of the loss
+        by the weight that the network computed with, at every entry.
+        """
+        return None
 
     def after_step(self, weights: Mapping[str, Tensor], step: int) -> None:
         """Change the weights in place after an optimizer step (a proximal step)."""
-        ...
+        return None
 
 
 @dataclass(frozen=True)
@@ -238,44 +251,3 @@ class Sharing:
         ok = all(1 <= width <= 8 for _, width in self.bits) and 1 <= self.index_bits <= 16 and self.tune_epochs >= 0
         if not ok:
             raise RecipeError(f"{self} cannot be used; expected 1 to 8 bits per weight and 1 to 16 per index")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A method: independent slots, comparable, printable (``eval(repr(r)) == r``), serialisable.
-
-    count_on        when statistics are taken: inside ``observe()``, or on the live "train" batches
-    regrow          "frozen": zeros are held at zero; "free": set to zero once, then free to return; "splice": the
-                    network computes with zeros, but the values behind them stay and go on receiving the full gradient
-    monotone        what is pruned stays pruned; False: every pruning chooses anew among all weights
-    penalty         a term of the loss, with what it learns
-    sharing         how the finished weights are shared and coded, for the loop to carry out; None: they are not
-    skip_output     leave the last layer alone (it has no activation that another layer sees)
-    keep_at_least   units per layer that never compete, so that no layer is emptied by a global ranking
-    remove_dead     also remove weights out of neurons that can no longer fire, their constant folded into the next bias
-    dead_in_budget  True: dead weights count towards the budget; False: in global scope they come on top of it
-    allow_collapse  fnmatch patterns of weights that may be emptied ("fc1.weight", "*")
-    reset_counts    forget the sums after every pruning (False accumulates them, as the founding code does)
-    """
-
-    name: str
-    criterion: Criterion
-    budget: Budget
-    schedule: Schedule
-    recovery: Recovery
-    unit: Unit = Weight()  # noqa: RUF009  (frozen)
-    scope: Scope = "global"
-    allocation: Allocation = "uniform"
-    count_on: Literal["observe", "train"] = "observe"
-    count_every: int = 1
-    regrow: Literal["frozen", "free", "splice"] = "frozen"
-    monotone: bool = True
-    penalty: Penalty | None = None
-    sharing: Sharing | None = None
-    skip_output: bool = False
-    keep_at_least: int = 0
-    remove_dead: bool = False
-    dead_in_budget: bool = True
-    allow_collapse: tuple[str, ...] = ()
-    reset_counts: bool = False
-    seed: int = 0

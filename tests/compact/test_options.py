@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from actprune.compact import compact, compaction
-from actprune.engine.pruner import Pruner
 from actprune.methods import magnitude, wanda
 from actprune.program import Program
+from actprune.pruner.pruner import Pruner
 from support.compaction import assert_same, dead_rows, gap, masked_copy, random_masks, shapes, size
 from support.nets import NETS, Net, mlp
 

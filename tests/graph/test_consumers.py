@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actprune.graph import Consumer
+from actprune.nodes import Consumer
 from support.graphs import IMAGE, Net, graph_of, place
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from actprune.graph import Consumer, Graph, Tracer, dead_neurons, prunable_layers, without_dead
+from actprune.graph import Tracer, dead_neurons, prunable_layers, without_dead
+from actprune.nodes import Consumer, Graph
 
 
 def chain(*names, foldable=True, repeat=1):

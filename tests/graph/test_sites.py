@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actprune.graph import Consumer, Tracer, prunable_layers
+from actprune.graph import Tracer, prunable_layers
+from actprune.nodes import Consumer
 from support.graphs import IMAGE, Net, graph_of, lenet, place
 
 

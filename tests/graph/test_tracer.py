@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from actprune.graph import Consumer, Tracer, prunable_layers
+from actprune.graph import Tracer, prunable_layers
+from actprune.nodes import Consumer
 from support.graphs import Net, graph_of, place
 
 

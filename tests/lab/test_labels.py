@@ -97,7 +97,7 @@ def test_counts_come_from_the_images_that_were_named(where):
     pool = {"train": setup.train[0], "validation": setup.validation[0], "unlabelled": setup.unlabelled}[where]
     chosen = pool[drawn(len(pool), 40, 0, 3)]
     expected = (setup.model[:3](chosen) > 0).sum(0)
-    counted = setup.pruner.observer.sums["fc1.weight"]
+    counted = setup.pruner.state.sums["fc1.weight"]
     assert int(counted["rows"]) == 40
     assert torch.equal(counted["fired"], expected)
 

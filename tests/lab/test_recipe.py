@@ -10,8 +10,9 @@ from actprune.errors import RecipeError
 from actprune.lab import RunConfig
 from actprune.lab.recipe import recipe_of
 from actprune.lab.train import learning_rate
+from actprune.rank.units import Block, Neuron, Weight
 from actprune.schedules import AccuracyTriggered, Cubic, OneShot
-from actprune.types import NM, Block, Neuron, Weight
+from actprune.scopes import NM
 from support.runs import quick
 
 
@@ -31,7 +32,12 @@ def test_cosine_starts_at_lr_and_ends_near_zero():
 )
 def test_units_are_given_as_words(text, unit):
     assert recipe_of(RunConfig(options={"unit": text}), 10, 500).unit == unit
-    assert recipe_of(RunConfig(method="wanda", options={"unit": "2:4"}, sparsity=0.5), 10, 500).unit == NM(2, 4)
+
+
+def test_n_of_m_is_a_scope():
+    assert recipe_of(RunConfig(method="wanda", options={"scope": "2:4"}, sparsity=0.5), 10, 500).scope == NM(2, 4)
+    with pytest.raises(RecipeError, match=r"scope=2:4"):
+        recipe_of(RunConfig(method="wanda", options={"unit": "2:4"}, sparsity=0.5), 10, 500)
 
 
 @pytest.mark.parametrize("text", ["blocks", "block(4)", "block(0, 4)", "4:2", ""])

@@ -11,9 +11,10 @@ from torch import nn
 import actprune
 from actprune import methods, recipes
 from actprune.errors import RecipeError
+from actprune.rank.units import Block, Neuron
 from actprune.schedules import AccuracyTriggered
+from actprune.scopes import NM
 from actprune.testing import CHECKS, check_method
-from actprune.types import NM, Block, Neuron
 
 VARIANTS = {
     **{name: method for name, method in methods.REGISTRY.items() if "sparsity" in inspect.signature(method).parameters},
@@ -27,8 +28,8 @@ VARIANTS = {
     "magnitude, rows": partial(methods.magnitude, scope="row"),
     "magnitude, neurons": partial(methods.magnitude, unit=Neuron(), skip_output=True),
     "magnitude, blocks": partial(methods.magnitude, unit=Block(2, 4)),
-    "magnitude, 2:4": partial(methods.magnitude, unit=NM(2, 4)),
-    "wanda, 2:4": partial(methods.wanda, unit=NM(2, 4)),
+    "magnitude, 2:4": partial(methods.magnitude, scope=NM(2, 4)),
+    "wanda, 2:4": partial(methods.wanda, scope=NM(2, 4)),
 }
 
 
@@ -158,8 +159,8 @@ def test_a_criterion_of_ones_own_can_be_stored_once_registered():
         def needs(self):
             return ()
 
-        def score(self, signals):
-            return signals.weight.square()
+        def score(self, layer):
+            return layer.weight.square()
 
     recipe = dataclasses.replace(methods.magnitude(0.5), criterion=Quiet())
     with pytest.raises(RecipeError, match="Quiet"):

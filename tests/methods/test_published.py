@@ -9,7 +9,7 @@ from torch import nn
 import actprune
 from actprune import Pruner, methods
 from actprune.errors import RecipeError
-from actprune.recover import Keep
+from actprune.repair import LowerRate, RescaleDropout
 from actprune.schedules import EqualSurvivors
 from support.engine import net
 from support.nets import given
@@ -192,7 +192,7 @@ def test_activation_by_lamp_empties_no_layer():
 
 
 def test_recipes_say_what_the_loop_has_to_do():
-    assert methods.han(0.9).recovery == Keep(lr_scale=0.1, rescale_dropout=True)
+    assert methods.han(0.9).repairs == (LowerRate(0.1), RescaleDropout())
     with pytest.raises(RecipeError, match="factor above 0"):
         methods.han(0.9, lr_scale=0.0)
     pruner = actprune.Pruner(given(FIRST, SECOND), methods.han_thresholds(1.0))

@@ -14,7 +14,7 @@ from actprune.criteria import LogAlpha
 from actprune.errors import LayerCollapseError, ModelError, ObservationError, RecipeError
 from actprune.penalties import VariationalDropout, divergence, log_alpha, noisy
 from actprune.testing import check_method, small_data, small_net
-from actprune.types import Penalty, Signals
+from actprune.types import Layer, Penalty
 
 PENALTY = VariationalDropout(examples=64)
 
@@ -157,14 +157,14 @@ def test_other_modules_and_senseless_settings_are_refused():
 
 def test_the_score_is_minus_log_alpha():
     weight = torch.tensor([[0.5, -2.0, 0.0]])
-    signals = Signals("w", weight, {}, learnt={"log_sigma2": torch.tensor([[-1.0, 2.0, -3.0]])})
+    layer = Layer("w", weight, {"log_sigma2": torch.tensor([[-1.0, 2.0, -3.0]])})
     expected = [-(-1 - 2 * math.log(0.5)), -(2 - 2 * math.log(2)), -(-3 - math.log(1e-8))]
-    assert LogAlpha().score(signals)[0].tolist() == pytest.approx(expected)
-    assert torch.equal(LogAlpha().score(signals), -log_alpha(weight, signals.learnt["log_sigma2"]))
+    assert LogAlpha().score(layer)[0].tolist() == pytest.approx(expected)
+    assert torch.equal(LogAlpha().score(layer), -log_alpha(weight, layer.evidence["log_sigma2"]))
     with pytest.raises(ModelError, match="NaN"):
-        LogAlpha().score(Signals("w", weight, {}, learnt={"log_sigma2": torch.full((1, 3), math.nan)}))
+        LogAlpha().score(Layer("w", weight, {"log_sigma2": torch.full((1, 3), math.nan)}))
     with pytest.raises(ModelError, match="no log_sigma2"):
-        LogAlpha().score(Signals("w", weight, {}))
+        LogAlpha().score(Layer("w", weight, {}))
 
 
 def test_the_method_keeps_the_contract():
@@ -261,7 +261,7 @@ def test_what_goes_wrong_is_said():
     with pytest.raises(ModelError, match=r"log_sigma2 of 2\.weight"):
         pruner.prune()
     assert not pruner.masks
-    _, noise, _ = session(methods.variational_dropout_threshold(-20.0))
+    _, noise, _ = session(methods.variational_dropout_threshold(-20.0, keep_at_least=0))
     with pytest.raises(LayerCollapseError, match="keep_at_least"):
         noise.prune()
     recipe = methods.variational_dropout(0.5)

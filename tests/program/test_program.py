@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actprune.engine.pruner import Pruner
 from actprune.errors import ArtifactError, ModelError
 from actprune.methods import activation, magnitude
 from actprune.program import Program, export
+from actprune.pruner.pruner import Pruner
 from support.compaction import gap, shapes
 from support.nets import NETS, Net, mlp
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from actprune.criteria import Magnitude
-from actprune.recover import Keep
+from actprune.ranked import Ranked
 from actprune.schedules import EqualSurvivors
-from actprune.types import Budget, Recipe
+from actprune.types import Budget
 
 X = torch.linspace(-1, 1, 96).sin().view(16, 6) * torch.linspace(-2, 2, 6)
 Y = torch.arange(16) % 4
@@ -20,14 +20,14 @@ def net():
 
 
 def recipe(**changes):
-    plain = Recipe(
-        name="mine", criterion=Magnitude(), budget=Budget.sparsity(0.5), schedule=EqualSurvivors(3), recovery=Keep()
+    plain = Ranked(
+        name="mine", criterion=Magnitude(), budget=Budget.sparsity(0.5), schedule=EqualSurvivors(3), keep_at_least=0
     )
     return replace(plain, **changes)
 
 
-def splice(**changes):
-    return recipe(regrow="splice", monotone=False, **changes)
+def surgery(**changes):
+    return recipe(regrow="dense", monotone=False, **changes)
 
 
 def sgd(model, lr=0.5):

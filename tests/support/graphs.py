@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from actprune.graph import Graph, Tracer, prunable_layers
+from actprune.graph import Tracer, prunable_layers
+from actprune.nodes import Graph
 
 
 def graph_of(model, *inputs, train=False, **named):

@@ -1,16 +1,18 @@
 """A watched forward pass, for the tests of the observer."""
 
-from actprune.engine.observe import Observer
+from actprune.evidence import Firing
 from actprune.graph import prunable_layers
-from actprune.stats import Firing
+from actprune.pruner.collector import Collector
+from actprune.state import PruneState
 
 
-def observer(model, *statistics, skip=(), sums=None):
-    return Observer(model, prunable_layers(model, skip), statistics or (Firing(),), {} if sums is None else sums)
+def collector(model, *evidence, skip=(), sums=None):
+    state = PruneState() if sums is None else PruneState(sums=sums)
+    return Collector(model, prunable_layers(model, skip), evidence or (Firing(),), state)
 
 
 def fired(watch, name):
-    return watch.sums[name]["fired"].tolist(), watch.sums[name]["rows"].item()
+    return watch.flush()[name]["fired"].tolist(), watch.flush()[name]["rows"].item()
 
 
 def observe(watch, model, *batches):

@@ -1,9 +1,10 @@
-"""L1: criteria, ``Signals -> score``. One idea per file; a score is larger = keep and shaped like the weight."""
+"""L1: criteria, ``layer -> score``. One idea per file; a score is larger = keep and shaped like the weight."""
 
 from actprune.criteria.alpha import LogAlpha
 from actprune.criteria.counter import Counter, CounterTimesWeight
-from actprune.criteria.gradient import Snip
-from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, Random, Wanda
+from actprune.criteria.gradient import GradientMagnitude, Saliency
+from actprune.criteria.learnt import LearntScore
+from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
 from actprune.criteria.surgery import Hysteresis, HysteresisOverThreshold
 from actprune.criteria.zeros import Apoz
 
@@ -11,13 +12,16 @@ __all__ = [
     "Apoz",
     "Counter",
     "CounterTimesWeight",
+    "GradientMagnitude",
     "Hysteresis",
     "HysteresisOverThreshold",
     "Lamp",
+    "LearntScore",
     "LogAlpha",
     "Magnitude",
     "MagnitudeOverDeviation",
+    "MagnitudeWithinSign",
     "Random",
-    "Snip",
+    "Saliency",
     "Wanda",
 ]

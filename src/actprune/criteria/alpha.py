@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from actprune.errors import ModelError
-from actprune.types import Need, Signals
+from actprune.evidence import Learnt
+from actprune.types import Evidence, Layer
 
 _EPS = 1e-8  # as in the penalty that learns log_sigma2
 
@@ -22,21 +23,21 @@ class LogAlpha:
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """``log_sigma2``, learnt by ``penalties.VariationalDropout``."""
-        return (Need("learnt"),)
+        return (Learnt("log_sigma2"),)
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32 (float64 for float64 weights). Raises ModelError for NaN in ``log_sigma2``."""
-        if "log_sigma2" not in signals.learnt:
+        if "log_sigma2" not in layer.evidence:
             raise ModelError(
-                f"log alpha of {signals.name} was asked, but its penalty learns {sorted(signals.learnt)} and no "
+                f"log alpha of {layer.name} was asked, but its penalty learns {sorted(layer.evidence)} and no "
                 "log_sigma2; use penalties.VariationalDropout with this criterion"
             )
-        log_sigma2 = signals.learnt["log_sigma2"]
+        log_sigma2 = layer.evidence["log_sigma2"]
         if bool(torch.isnan(log_sigma2).any()):
             raise ModelError(
-                f"log_sigma2 of {signals.name} holds {int(torch.isnan(log_sigma2).sum())} NaN; training has diverged: "
+                f"log_sigma2 of {layer.name} holds {int(torch.isnan(log_sigma2).sum())} NaN; training has diverged: "
                 "use a smaller learning rate"
             )
-        return torch.log(signals.weight.to(log_sigma2.dtype).square() + _EPS) - log_sigma2
+        return torch.log(layer.weight.to(log_sigma2.dtype).square() + _EPS) - log_sigma2

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from actprune.criteria.magnitude import lamp
 from actprune.errors import RecipeError
-from actprune.types import Need, Signals
+from actprune.evidence import Firing, MeanAbs
+from actprune.types import Evidence, Layer
 
 Count = Literal["nonzero", "zero", "mean_abs"]
 Across = Literal["count", "rate", "layer_mean", "lamp"]
@@ -45,20 +46,20 @@ class Counter:
             raise RecipeError("across='lamp' weighs single weights, but the score is one per neuron; use 'layer_mean'")
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """The firing counts, or the sums of absolute activations."""
-        return (Need("mean_abs"),) if self.count == "mean_abs" else (Need("firing", self.fires_above),)
+        return (MeanAbs(),) if self.count == "mean_abs" else (Firing(self.fires_above),)
 
-    def activity(self, signals: Signals) -> Tensor:
+    def activity(self, layer: Layer) -> Tensor:
         """Activity per neuron, ``(out,)``: int64 when exact counts are compared as they are, else float64."""
-        sums = signals.sums
+        sums = layer.evidence
         rows = sums["rows"]
         if self.count == "mean_abs":
             activity = sums["out_abs"] / rows
         else:
             activity = sums["fired"] if self.count == "nonzero" else rows - sums["fired"]
         if activity.dim() == 0:  # one figure for all neurons of an output layer, which always fire
-            activity = activity.expand(signals.weight.shape[0])
+            activity = activity.expand(layer.weight.shape[0])
         if self.across == "rate" and self.count != "mean_abs":
             return activity.double() / rows
         if self.across == "layer_mean":
@@ -66,10 +67,10 @@ class Counter:
             return activity / activity.mean().clamp_min(torch.finfo(torch.float64).tiny)
         return activity
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """``(out, in, *kernel)``, an expanded view of the activity per neuron."""
-        weight = signals.weight
-        activity = self.activity(signals).to(weight.device)
+        weight = layer.weight
+        activity = self.activity(layer).to(weight.device)
         return activity.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
 
 
@@ -77,8 +78,8 @@ class Counter:
 class CounterTimesWeight(Counter):
     """score(w_ij) = activity of neuron i times |w_ij|."""
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """``(out, in, *kernel)`` in float32, or float64 for float64 weights and for "lamp"."""
-        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
-        score = super().score(signals).to(dtype) * signals.weight.abs().to(dtype)
+        dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
+        score = super().score(layer).to(dtype) * layer.weight.abs().to(dtype)
         return lamp(score) if self.across == "lamp" else score

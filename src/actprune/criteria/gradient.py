@@ -1,4 +1,4 @@
-"""Criteria that need gradients of the loss."""
+"""Criteria that need gradients, of the training loss or of an objective."""
 
 from __future__ import annotations
 
@@ -7,23 +7,48 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actprune.types import Need, Signals
+from actprune.evidence import Gradient, Objective
+from actprune.types import Evidence, Layer
 
 
 @dataclass(frozen=True)
-class Snip:
-    """score = |w * dL/dw|, connection sensitivity. Source: Lee et al. 2019 (arXiv 1810.02340), eq. 4.
+class Saliency:
+    """score = |w * dL/dw|: connection sensitivity, synaptic saliency.
 
-    The paper divides by the sum over all weights; a ranking does not change by that, so it is left out.
+    of  the objective L; None: the training loss
+
+    Sources: Lee et al. 2019 (arXiv 1810.02340), eq. 4, for the loss (the paper divides by the sum over all weights; a
+    ranking does not change by that, so it is left out); Tanaka et al. 2020 (arXiv 2006.05467), eq. 1, for any other.
     """
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """The gradient of the loss, summed over the batches of ``observe()``."""
-        return (Need("gradient"),)
+    of: Objective | None = None
 
-    def score(self, signals: Signals) -> Tensor:
-        """Shape of the weight, float32 (float64 for float64 weights)."""
-        assert signals.gradient is not None  # the engine has checked the need
-        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
-        return (signals.weight.to(dtype) * signals.gradient.to(dtype)).abs()
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The gradient, summed over batches: its sign counts until then."""
+        return (Gradient(self.of),)
+
+    def score(self, layer: Layer) -> Tensor:
+        """Shape of the weight, in the wider of float32 and the types of weight and gradient."""
+        weight, gradient = layer.weight, layer.evidence["gradient"]
+        dtype = torch.promote_types(torch.promote_types(weight.dtype, gradient.dtype), torch.float32)
+        return (weight.to(dtype) * gradient.to(dtype)).abs()
+
+
+@dataclass(frozen=True)
+class GradientMagnitude:
+    """score = |dL/dw|: where a pruned weight would change the loss most. Source: Evci et al. 2020 (arXiv 1911.11134).
+
+    of  the objective L; None: the training loss
+    """
+
+    of: Objective | None = None
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The gradient, at pruned weights too."""
+        return (Gradient(self.of),)
+
+    def score(self, layer: Layer) -> Tensor:
+        """Shape and dtype of the gradient."""
+        return layer.evidence["gradient"].abs()

@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from actprune.types import Need, Signals
+from actprune.evidence import InputMoments
+from actprune.types import Evidence, Layer
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Magnitude:
     """score = |w|. Source: Han et al. 2015 (arXiv 1506.02626)."""
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Nothing but the weight."""
         return ()
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """``|w|``, shape and dtype of the weight."""
-        return signals.weight.abs()
+        return layer.weight.abs()
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class MagnitudeOverDeviation:
     quality: tuple[tuple[str, float], ...] = ()
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Nothing but the weight."""
         return ()
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32 (float64 for float64 weights)."""
-        weight = signals.weight.double()
-        alive = weight if signals.mask is None else weight[signals.mask.to(weight.device)]
+        weight = layer.weight.double()
+        alive = weight if layer.mask is None else weight[layer.mask.to(weight.device)]
         deviation = alive.std(correction=0) if alive.numel() else weight.new_tensor(1.0)
-        quality = next((q for pattern, q in self.quality if fnmatchcase(signals.name, pattern)), 1.0)
-        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
+        quality = next((q for pattern, q in self.quality if fnmatchcase(layer.name, pattern)), 1.0)
+        dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
         tiny = torch.finfo(torch.float64).tiny  # a layer of equal weights deviates from nothing
         return (weight.abs() / (quality * deviation).clamp_min(tiny)).to(dtype)
 
@@ -64,13 +65,13 @@ class Lamp:
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Nothing but the weight."""
         return ()
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float64."""
-        return lamp(signals.weight.double().abs())
+        return lamp(layer.weight.double().abs())
 
 
 def lamp(magnitude: Tensor) -> Tensor:
@@ -97,31 +98,64 @@ class Wanda:
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Second moments of the layer's inputs."""
-        return (Need("input_moments"),)
+        return (InputMoments(),)
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32 (float64 for float64 weights)."""
-        weight = signals.weight
+        weight = layer.weight
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        norm = signals.sums["in_square"].to(weight.device).sqrt().to(dtype)
+        norm = layer.evidence["in_square"].to(weight.device).sqrt().to(dtype)
         groups = norm.numel() // weight.shape[1]  # a grouped conv: each group of outputs sees its own inputs
         norm = norm.view(groups, weight.shape[1]).repeat_interleave(weight.shape[0] // groups, dim=0)
         return weight.abs().to(dtype) * norm.view(*norm.shape, *[1] * (weight.dim() - 2))
 
 
 @dataclass(frozen=True)
-class Random:
-    """score ~ uniform(0, 1), drawn from the recipe's seed and the weight's name: the same on every rank and resume."""
+class MagnitudeWithinSign:
+    """score = rank of |w| among the kept weights of the same sign, over their number: 1 is the largest of its sign.
+
+    Cutting the lowest share z takes the z smallest positive and the z largest negative weights.
+    Source: Mocanu et al. 2018 (arXiv 1707.04780), algorithm 1.
+    """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
+        """Nothing but the weight and the current mask."""
+        return ()
+
+    def score(self, layer: Layer) -> Tensor:
+        """Shape of the weight, float64; 0 for pruned weights and zeros, which go first."""
+        weight = layer.weight
+        kept = weight != 0 if layer.mask is None else (weight != 0) & layer.mask.to(weight.device)
+        score = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device)
+        for side in (weight > 0, weight < 0):
+            chosen = side & kept
+            size = weight[chosen].abs()
+            rank = torch.empty(size.shape, dtype=torch.float64, device=weight.device)
+            rank[size.argsort()] = torch.arange(1, len(size) + 1, dtype=torch.float64, device=weight.device)
+            score[chosen] = rank / max(1, len(size))
+        return score
+
+
+@dataclass(frozen=True)
+class Random:
+    """score ~ uniform(0, 1), drawn from the recipe's seed and the weight's name: the same on every rank and resume.
+
+    anew  draw other numbers at every pruning step
+    """
+
+    anew: bool = False
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
         """Nothing."""
         return ()
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32, drawn on the CPU so that every device gets the same numbers."""
-        digest = hashlib.blake2b(f"{signals.seed}/{signals.name}".encode(), digest_size=7).digest()
+        step = f"/{layer.progress.pruning_step}" if self.anew else ""
+        digest = hashlib.blake2b(f"{layer.seed}/{layer.name}{step}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-        return torch.rand(signals.weight.shape, generator=generator).to(signals.weight.device)
+        return torch.rand(layer.weight.shape, generator=generator).to(layer.weight.device)

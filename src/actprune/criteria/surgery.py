@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from actprune.errors import RecipeError
-from actprune.types import Need, Signals
+from actprune.evidence import WeightMoments
+from actprune.types import Evidence, Layer
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class Hysteresis:
             raise RecipeError(f"a band of {self.band!r} cannot be used; expected 0 <= band < 1, such as 0.1")
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Nothing but the weight and the current mask."""
         return ()
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32 (float64 for float64 weights)."""
-        dtype = torch.float64 if signals.weight.dtype == torch.float64 else torch.float32
-        magnitude = signals.weight.abs().to(dtype)
-        if signals.mask is None:
+        dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
+        magnitude = layer.weight.abs().to(dtype)
+        if layer.mask is None:
             return magnitude
-        kept = signals.mask.to(magnitude.device)
+        kept = layer.mask.to(magnitude.device)
         return torch.where(kept, magnitude / (1 - self.band), magnitude / (1 + self.band))
 
 
@@ -53,18 +54,18 @@ class HysteresisOverThreshold(Hysteresis):
     c_rates: tuple[tuple[str, float], ...] = ()
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """Moments of the weights at the first pruning."""
-        return (Need("weights"),)
+        return (WeightMoments(),)
 
-    def threshold(self, signals: Signals) -> Tensor:
+    def threshold(self, layer: Layer) -> Tensor:
         """The layer's t, a float64 scalar."""
-        count = signals.sums["weights"].double()
-        mean = signals.sums["weights_abs"].double() / count
-        deviation = (signals.sums["weights_square"].double() / count - mean**2).clamp_min(0).sqrt()
-        c = next((c for pattern, c in self.c_rates if fnmatchcase(signals.name, pattern)), self.c_rate)
+        count = layer.evidence["weights"].double()
+        mean = layer.evidence["weights_abs"].double() / count
+        deviation = (layer.evidence["weights_square"].double() / count - mean**2).clamp_min(0).sqrt()
+        c = next((c for pattern, c in self.c_rates if fnmatchcase(layer.name, pattern)), self.c_rate)
         return (mean + c * deviation).clamp_min(torch.finfo(torch.float64).tiny)
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float64."""
-        return super().score(signals).double() / self.threshold(signals).to(signals.weight.device)
+        return super().score(layer).double() / self.threshold(layer).to(layer.weight.device)

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from actprune.types import Need, Signals
+from actprune.evidence import Firing
+from actprune.types import Evidence, Layer
 
 
-def apoz(signals: Signals) -> Tensor:
+def apoz(layer: Layer) -> Tensor:
     """Share of zero activations per neuron, ``(out,)`` float64 in 0..1, over examples and positions.
 
     Source: Hu et al. 2016 (arXiv 1607.03250), eq. 1.
     """
-    rows = signals.sums["rows"].double()
-    return (rows - signals.sums["fired"]) / rows
+    rows = layer.evidence["rows"].double()
+    return (rows - layer.evidence["fired"]) / rows
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Apoz:
     fires_above: float | None = None
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Evidence, ...]:
         """The firing counts."""
-        return (Need("firing", self.fires_above),)
+        return (Firing(self.fires_above),)
 
-    def score(self, signals: Signals) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         """``(out, in, *kernel)``, an expanded view."""
-        weight = signals.weight
-        keep = 1.0 - apoz(signals).to(weight.device)
+        weight = layer.weight
+        keep = 1.0 - apoz(layer).to(weight.device)
         return keep.view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)

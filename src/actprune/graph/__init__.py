@@ -3,16 +3,12 @@
 from actprune.graph.dead import dead_neurons, without_constants, without_dead
 from actprune.graph.hooks import Hook
 from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
-from actprune.graph.nodes import Consumer, Graph, Site
 from actprune.graph.ops import is_known, op_of
 from actprune.graph.record import tensors_in
 from actprune.graph.tracer import Tracer
 
 __all__ = [
-    "Consumer",
-    "Graph",
     "Hook",
-    "Site",
     "Tracer",
     "clean_path",
     "dead_neurons",

@@ -10,8 +10,8 @@ from torch import nn
 from actprune.graph import ops
 from actprune.graph.follow import Path
 from actprune.graph.layers import unit_axis
-from actprune.graph.nodes import Consumer
 from actprune.graph.record import Node, Record, Value
+from actprune.nodes import Consumer
 
 
 @dataclass(frozen=True)

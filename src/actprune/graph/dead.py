@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from actprune.graph.nodes import Consumer, Graph
+from actprune.nodes import Consumer, Graph
 
 
 def dead_neurons(mask: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from actprune.graph import ops
 from actprune.graph.layers import unit_axis
-from actprune.graph.nodes import Site
 from actprune.graph.record import Leaf, Node, Record, Value
+from actprune.nodes import Site
 
 NON_LINEAR, NORM, READ, SUM = range(4)
 """What may come next after a value, best first: its non-linearity, its norm, a layer that reads it, a residual sum."""
@@ -114,9 +114,10 @@ def site_of(path: Path) -> Site:
     assert layer is not None
     from_end = unit_axis(path.call.module)
     axis = -1 if from_end == -1 else len(path.site.shape) + from_end
+    known = ops.is_known(path.operation)
     if path.site.module is not None:
         where, call = path.site.module
-        return Site(layer, "module", where, call, path.operation, path.exact_zero, axis)
+        return Site(layer, "module", where, call, path.operation, path.exact_zero, axis, known)
     producer = path.site.producer
     assert producer is not None
-    return Site(layer, "function", producer.op.key, producer.call, path.operation, path.exact_zero, axis)
+    return Site(layer, "function", producer.op.key, producer.call, path.operation, path.exact_zero, axis, known)

@@ -15,9 +15,9 @@ from actprune.graph.consumers import consumers_of, output_layers
 from actprune.graph.follow import Path, path_of, site_of
 from actprune.graph.hooks import Hook
 from actprune.graph.layers import named_layers, own_modules, unwrap
-from actprune.graph.nodes import Graph
 from actprune.graph.record import Entered, Record, tensors_in
 from actprune.graph.trace import Recorder
+from actprune.nodes import Graph
 
 
 class Tracer:

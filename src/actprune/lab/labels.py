@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from actprune.edit import Method
 from actprune.errors import DataError, RecipeError
+from actprune.evidence import Gradient
 from actprune.lab import data
 from actprune.lab.dataset import Dataset
 from actprune.lab.seeding import derived_seed
-from actprune.types import Recipe
 
 if TYPE_CHECKING:
     from actprune.lab.config import RunConfig
@@ -91,7 +92,7 @@ def check(config: RunConfig) -> None:
         )
 
 
-def counting(config: RunConfig, recipe: Recipe, given: bool) -> Recipe:
+def counting(config: RunConfig, recipe: Method, given: bool) -> Method:
     """The recipe as it can count on the images that ``config.calibration_from`` names.
 
     Live training batches are training images. A method that counts on them by default counts inside ``observe()``
@@ -99,14 +100,14 @@ def counting(config: RunConfig, recipe: Recipe, given: bool) -> Recipe:
     contradiction. Raises RecipeError, also for gradients of a loss that needs labels on images without.
     """
     where = config.calibration_from
-    if where == "train" or not recipe.criterion.needs:
+    if where == "train" or not any(each.needs_data for each in recipe.evidence):
         return recipe
     if recipe.count_on == "train" and (given or config.options.get("count_on") == "train"):
         raise RecipeError(
             f"calibration_from={where!r} with count_on='train': live training batches are training images; use "
             "count_on='observe', or calibration_from='train'"
         )
-    gradients = any(need.statistic == "gradient" for need in recipe.criterion.needs)
+    gradients = any(isinstance(each, Gradient) and each.of is None for each in recipe.evidence)
     if gradients and where == "unlabelled" and config.task == "classify":
         raise RecipeError(
             f"method {recipe.name} needs gradients of the loss, which needs labels; calibration_from='unlabelled' has "

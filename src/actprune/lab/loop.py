@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from actprune.errors import CheckpointError
+from actprune.evidence import Gradient
 from actprune.lab.evaluate import Score, evaluate
 from actprune.lab.listener import Listener
 from actprune.lab.recipe import waits_for_a_call
@@ -63,12 +64,12 @@ class Outcome:
 
 
 def prune_before_training(setup: Setup, at: Standing) -> Outcome | None:
-    """The one moment for a recipe that waits for a call (SNIP as published). None: nothing to do."""
+    """The moment for a recipe that waits for a call (SNIP as published) or starts sparse. None: nothing to do."""
     if not waits_for_a_call(setup.recipe) or setup.pruner.state.pruning_step:
         return None
     validation = evaluate(setup.model, setup.validation, setup.forward, setup.task)
     dense = _dense(0, None, validation)
-    if setup.recipe.criterion.needs:
+    if any(each.needs_data for each in setup.recipe.needed(setup.pruner.state.progress)):
         calibrate(setup, 0, setup.config.calibration_images)
     counts = _counts(setup)
     report = setup.pruner.prune()
@@ -116,9 +117,9 @@ def train(setup: Setup, at: Standing, keep: Callable[[Outcome], None], listener:
 def _observe_if_wanted(setup: Setup, epoch: int, accuracy: float) -> None:
     """Counts that accumulate are taken every epoch; those of one moment, and gradients, only when it is due."""
     recipe, pruner = setup.recipe, setup.pruner
-    if recipe.count_on != "observe" or not recipe.criterion.needs or pruner.finished:
+    if recipe.count_on != "observe" or pruner.finished or not any(each.needs_data for each in recipe.evidence):
         return
-    momentary = recipe.reset_counts or any(need.statistic == "gradient" for need in recipe.criterion.needs)
+    momentary = recipe.reset_counts or any(isinstance(each, Gradient) for each in recipe.evidence)
     if not momentary or pruner.due(accuracy):
         calibrate(setup, epoch, setup.config.calibration_images)
 

@@ -11,24 +11,32 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from actprune import methods, recipes
+from actprune.edit import Method
 from actprune.errors import RecipeError, unknown_name
 from actprune.lab.config import RunConfig
+from actprune.rank.units import Block, Neuron, Weight
 from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors, LayerByLayer, OneShot
-from actprune.types import NM, Block, Neuron, Recipe, Schedule, Unit, Weight
+from actprune.scopes import NM
+from actprune.types import Progress, Schedule, Unit
 
 _SETTINGS = ("sparsity", "seed", "pruning_steps", "start_at", "retrain_to", "schedule")
 
 
-def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
+def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Method:
     """The method's recipe with this run's schedule. Raises RecipeError for unknown methods and options.
 
-    A method that has a parameter ``examples`` or ``steps`` is told the training examples, or the steps of the whole
-    run, unless the options do.
+    A method that has a parameter ``examples``, ``steps`` or ``steps_per_epoch`` is told the training examples, the
+    steps of the whole run, or of one epoch, unless the options do.
     """
     if config.method not in methods.REGISTRY:
         raise RecipeError(unknown_name("method", config.method, methods.REGISTRY))
     known = inspect.signature(methods.REGISTRY[config.method]).parameters
-    run = {"sparsity": config.sparsity, "examples": examples, "steps": config.max_epochs * steps_per_epoch}
+    run = {
+        "sparsity": config.sparsity,
+        "examples": examples,
+        "steps": config.max_epochs * steps_per_epoch,
+        "steps_per_epoch": steps_per_epoch,
+    }
     values: dict[str, Any] = {name: value for name, value in run.items() if name in known}
     values |= {"seed": config.seed, **_checked_options(config)}
     if config.schedule == "accuracy":
@@ -43,9 +51,9 @@ def recipe_of(config: RunConfig, steps_per_epoch: int, examples: int) -> Recipe:
     return methods.make(config.method, {**values, "schedule": _SCHEDULES[config.schedule](config, steps_per_epoch)})
 
 
-def waits_for_a_call(recipe: Recipe) -> bool:
-    """Whether nothing but an explicit ``prune()`` starts it. The loop prunes such a recipe once, before training."""
-    return recipe.schedule == OneShot()
+def waits_for_a_call(recipe: Method) -> bool:
+    """Whether an explicit ``prune()`` starts it, or a step 0 that no optimizer step reports: before training."""
+    return recipe.schedule == OneShot() or recipe.schedule.due(Progress())
 
 
 def _checked_options(config: RunConfig) -> dict[str, Any]:
@@ -67,8 +75,10 @@ def _checked_options(config: RunConfig) -> dict[str, Any]:
 def _checked(what: str, value: Any, wanted: Any) -> Any:
     if isinstance(value, dict):
         return recipes.from_dict(value)
-    if isinstance(value, str) and Block in typing.get_args(wanted):
+    if isinstance(value, str) and (wanted is Unit or Unit in typing.get_args(wanted)):
         return _unit(what, value)
+    if isinstance(value, str) and NM in typing.get_args(wanted) and (pattern := re.fullmatch(r"(\d+):(\d+)", value)):
+        return NM(*map(int, pattern.groups()))
     try:
         return TypeAdapter(wanted, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
@@ -80,14 +90,16 @@ def _checked(what: str, value: Any, wanted: Any) -> Any:
 
 
 def _unit(what: str, text: str) -> Unit:
-    """``weight``, ``neuron``, ``block(1, 4)`` or ``2:4``."""
+    """``weight``, ``neuron`` or ``block(1, 4)``."""
     if text in ("weight", "neuron"):
         return Weight() if text == "weight" else Neuron()
-    numbers = re.fullmatch(r"block\((\d+), ?(\d+)\)|(\d+):(\d+)", text)
+    numbers = re.fullmatch(r"block\((\d+), ?(\d+)\)", text)
     if numbers is None:
-        raise RecipeError(f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)' or '2:4'")
-    first, second = (int(number) for number in numbers.groups() if number is not None)
-    return NM(first, second) if ":" in text else Block(first, second)
+        raise RecipeError(
+            f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)'; an n:m pattern is a scope "
+            "(--option scope=2:4)"
+        )
+    return Block(*map(int, numbers.groups()))
 
 
 def _accuracy(config: RunConfig) -> Schedule:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from actprune import recipes
-from actprune.engine.pruner import Pruner
+from actprune.edit import Method
 from actprune.errors import CheckpointError
 from actprune.lab import atomic, figures, lock, spectra
 from actprune.lab.config import RunConfig
@@ -22,7 +22,7 @@ from actprune.lab.loop import Outcome, Standing, prune_before_training, train
 from actprune.lab.setup import Setup, build
 from actprune.lab.sharing import share
 from actprune.lab.summary import remark, restore_best, summarise
-from actprune.types import Recipe
+from actprune.pruner.pruner import Pruner
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ def run(
     config: RunConfig,
     out: str | Path,
     *,
-    recipe: Recipe | None = None,
+    recipe: Method | None = None,
     overwrite: bool = False,
     plots: bool = True,
     listener: Listener | None = None,

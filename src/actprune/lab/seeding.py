@@ -37,3 +37,9 @@ def seeded_epoch(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
 
 def _generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, epoch, purpose))
+
+
+def batch_sizes(count: int, size: int) -> list[int]:
+    """Sizes of an epoch's batches. A last batch of one example joins the one before: BatchNorm cannot train on one."""
+    sizes = [size] * (count // size) + ([count % size] if count % size else [])
+    return [*sizes[:-2], sizes[-2] + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from actprune.engine.pruner import Pruner
+from actprune.edit import Method
 from actprune.errors import RecipeError
 from actprune.lab import data, labels, models
 from actprune.lab.config import RunConfig
 from actprune.lab.dataset import Dataset
 from actprune.lab.recipe import recipe_of
+from actprune.lab.seeding import batch_sizes
 from actprune.lab.task import Task, task_of
-from actprune.lab.train import batch_sizes
-from actprune.types import Recipe
+from actprune.pruner.pruner import Pruner
 
 Pair = tuple[Tensor, Tensor]
 
@@ -34,7 +34,7 @@ class Setup:
     """
 
     config: RunConfig
-    recipe: Recipe
+    recipe: Method
     dataset: Dataset
     train: Pair
     validation: Pair
@@ -74,7 +74,7 @@ class Setup:
         return self.validation if self.config.calibration_from == "validation" else self.train
 
 
-def build(config: RunConfig, recipe: Recipe | None = None) -> Setup:
+def build(config: RunConfig, recipe: Method | None = None) -> Setup:
     """Load the data, build and initialise the model, make the pruner (not attached yet: a resume loads first).
 
     Raises DataError, ModelError or RecipeError for whatever does not exist or does not fit together.
@@ -96,7 +96,7 @@ def build(config: RunConfig, recipe: Recipe | None = None) -> Setup:
     )
     first = next(model.parameters())
     example = train[0][:2].to(first.dtype)
-    pruner = Pruner(model, recipe, example=example)
+    pruner = Pruner(model, recipe, example=example, sharing_elsewhere=True)
     optimizer = _optimizer(config, model, fabric.device, pruner.extra_parameters())
     stepper = fabric.setup_optimizers(optimizer)
     return Setup(

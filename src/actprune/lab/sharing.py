@@ -1,4 +1,4 @@
-"""L5: what ``Recipe.sharing`` asks for at the end of a run: shared values, fine-tuned, and the published code's bytes.
+"""L5: what ``Method.sharing`` asks for at the end of a run: shared values, fine-tuned, and the published code's bytes.
 
 Source: S. Han, H. Mao, W. J. Dally. Deep Compression. ICLR 2016 (arXiv 1510.00149), sections 3 and 4.
 """

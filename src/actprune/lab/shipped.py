@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from actprune import recipes
 from actprune.compact import Compaction, compaction
+from actprune.edit import Method
 from actprune.errors import CheckpointError
 from actprune.lab import labels, models
 from actprune.lab.config import RunConfig
 from actprune.lab.dataset import Dataset
 from actprune.lab.folder import RunFolder
-from actprune.types import Recipe
 
 SMALL = "model.actprune"
 PACKED = "packed.actprune"
@@ -27,7 +27,7 @@ class FinishedRun:
 
     folder: Path
     config: RunConfig
-    recipe: Recipe
+    recipe: Method
     dataset: Dataset
     model: nn.Module
     masks: dict[str, Tensor]

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from actprune import analysis
+from actprune.edit import Method
 from actprune.errors import RecipeError
 from actprune.lab import atomic
 from actprune.lab.folder import RunFolder
 from actprune.lab.seeding import derived_seed
-from actprune.types import Recipe
 
 if TYPE_CHECKING:
     from actprune.lab.setup import Setup
@@ -34,7 +34,7 @@ CONTROLS = ("magnitude", "random")
 Spectra = dict[str, dict[str, Tensor]]
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Method) -> None:
     """Raises RecipeError for a recipe of so many pruning steps that their spectra would be a nuisance."""
     planned = recipe.schedule.pruning_steps
     if planned is not None and planned > MOST_PRUNING_STEPS:

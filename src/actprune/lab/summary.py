@@ -7,8 +7,6 @@ from typing import Any
 import torch
 
 from actprune import analysis
-from actprune.core import final_fraction
-from actprune.engine import plan
 from actprune.lab.evaluate import evaluate
 from actprune.lab.loop import Standing
 from actprune.lab.setup import Setup
@@ -37,7 +35,6 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         part: evaluate(setup.model, pair, setup.forward, setup.task)
         for part, pair in (("train", setup.train), ("validation", setup.validation), ("test", setup.test))
     }
-    planned = setup.recipe.schedule.pruning_steps
     return {
         "run": name,
         "data": config.data,
@@ -47,13 +44,13 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         "score_name": setup.task.score_name,
         "loss_name": setup.task.loss_name,
         "seed": config.seed,
-        "target": report.get("target", 0.0) if setup.recipe.budget.kind == "threshold" else _target(setup),
+        "target": report.get("target", 0.0) if setup.recipe.budget.kind == "threshold" else pruner.final_target,
         "actual": report.get("actual", 0.0),
         "sparsity_with_unpruned_layers": pruner.sparsity,
         "compression": report.get("compression", 1.0),
         "flop_kept": report.get("flop_kept", 1.0),
         "pruning_steps_done": pruner.state.pruning_step,
-        "pruning_steps_planned": len(plan.pruned_layers(pruner)) if planned is None else planned,
+        "pruning_steps_planned": pruner.pruning_steps,
         "train_accuracy": scores["train"].accuracy,
         "validation_accuracy": scores["validation"].accuracy,
         "test_accuracy": scores["test"].accuracy,
@@ -68,10 +65,6 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         "weights_from_epoch": weights_from,
         "stopped_by": at.stop,
     }
-
-
-def _target(setup: Setup) -> float:
-    return final_fraction(setup.recipe.budget, plan.total(setup.pruner))
 
 
 def remark(summary: Summary, schedule: Schedule, config_start: float) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,17 +14,9 @@ from actprune.lab.config import RunConfig
 from actprune.lab.evaluate import Score
 from actprune.lab.labels import passes
 from actprune.lab.listener import Listener
-from actprune.lab.seeding import drawn, epoch_order, seeded_epoch
+from actprune.lab.seeding import batch_sizes, drawn, epoch_order, seeded_epoch
+from actprune.lab.setup import Setup
 from actprune.schedules import EqualSurvivors
-
-if TYPE_CHECKING:
-    from actprune.lab.setup import Setup
-
-
-def batch_sizes(count: int, size: int) -> list[int]:
-    """Sizes of an epoch's batches. A last batch of one example joins the one before: BatchNorm cannot train on one."""
-    sizes = [size] * (count // size) + ([count % size] if count % size else [])
-    return [*sizes[:-2], sizes[-2] + 1] if len(sizes) > 1 and sizes[-1] == 1 else sizes
 
 
 def learning_rate(config: RunConfig, done: int, length: int) -> float:
@@ -39,7 +30,7 @@ def _rate(setup: Setup) -> float:
     """The learning rate of the epoch about to start; a recipe may want a lower one, or that of an earlier epoch."""
     pruner, schedule = setup.pruner, setup.recipe.schedule
     length = setup.config.max_epochs
-    if setup.recipe.recovery.replays is not None and isinstance(schedule, EqualSurvivors) and schedule.every:
+    if setup.recipe.replays is not None and isinstance(schedule, EqualSurvivors) and schedule.every:
         length = max(1, schedule.every // setup.steps)  # every round has a schedule of its own
     return pruner.lr_scale * learning_rate(setup.config, pruner.schedule_step // setup.steps, length)
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from actprune.edit import Method
 from actprune.errors import RecipeError, unknown_name
 from actprune.methods.activation import activation, activation_literal
 from actprune.methods.apoz import apoz
@@ -20,7 +21,6 @@ from actprune.methods.random import random
 from actprune.methods.snip import snip
 from actprune.methods.variational_dropout import variational_dropout, variational_dropout_threshold
 from actprune.methods.wanda import wanda
-from actprune.types import Recipe
 
 __all__ = [
     "REGISTRY",
@@ -45,7 +45,7 @@ __all__ = [
     "wanda",
 ]
 
-REGISTRY: dict[str, Callable[..., Recipe]] = {
+REGISTRY: dict[str, Callable[..., Method]] = {
     method.__name__: method
     for method in (
         activation,
@@ -74,7 +74,7 @@ def names() -> list[str]:
     return sorted(REGISTRY)
 
 
-def make(name: str, options: dict[str, Any]) -> Recipe:
+def make(name: str, options: dict[str, Any]) -> Method:
     """Build the recipe of a method by name. An unknown name or option is a RecipeError with the nearest match."""
     if name not in REGISTRY:
         raise RecipeError(unknown_name("method", name, REGISTRY))

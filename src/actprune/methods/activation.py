@@ -33,9 +33,12 @@ from typing import Literal
 from actprune.criteria import Counter, CounterTimesWeight
 from actprune.criteria.counter import Across, Count
 from actprune.errors import RecipeError
-from actprune.recover import Keep
+from actprune.rank.units import Neuron, Weight
+from actprune.ranked import Ranked
+from actprune.repair import RemoveDead
 from actprune.schedules import AccuracyTriggered, LayerByLayer, OneShot
-from actprune.types import Budget, Neuron, Recipe, Schedule, Scope, Unit, Weight
+from actprune.scopes import Scope
+from actprune.types import Budget, Schedule, Unit
 
 Score = Literal["neuron", "neuron_weight"]
 
@@ -65,9 +68,10 @@ def activation(
     remove_dead: bool = True,
     keep_at_least: int = 1,
     regrow: Literal["frozen", "free"] = "frozen",
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = True,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Activation-based pruning, guarded: no layer emptied, dead weights inside the budget, layers comparable.
 
     sparsity    fraction of all prunable weights to remove, dead weights included
@@ -82,13 +86,12 @@ def activation(
     >>> activation(0.9).budget
     Budget(kind='sparsity', value=0.9, of='prunable')
     """
-    return Recipe(
+    return Ranked(
         name="activation",
         criterion=_criterion(score, count, across, fires_above),
         budget=Budget.sparsity(sparsity),
         schedule=schedule
         or (OneShot() if pruning_steps == 1 else AccuracyTriggered(pruning_steps, start_at, retrain_to)),
-        recovery=Keep(),
         unit=unit or (Neuron() if score == "neuron" else Weight()),
         scope=scope,
         count_on=count_on or ("observe" if pruning_steps == 1 else "train"),
@@ -96,7 +99,8 @@ def activation(
         regrow=regrow,
         skip_output=skip_output,
         keep_at_least=keep_at_least,
-        remove_dead=remove_dead,
+        repairs=(RemoveDead(),) if remove_dead else (),
+        allow_collapse=allow_collapse,
         seed=seed,
     )
 
@@ -114,7 +118,7 @@ def activation_literal(
     count_on: Literal["observe", "train"] = "observe",
     remove_dead: bool | None = None,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Activation-based pruning as published, with nothing in its way: layers may be emptied, dead weights come on top.
 
     The fraction is one of ALL weights, the unpruned output layer included. Global scope accumulates the counts over the
@@ -123,20 +127,19 @@ def activation_literal(
     ``remove_dead``: like the code, in global scope only, unless said otherwise.
     """
     local = scope != "global"
-    return Recipe(
+    dead = not local if remove_dead is None else remove_dead
+    return Ranked(
         name="activation_literal",
         criterion=_criterion(score, count, "count", None),
         budget=Budget.sparsity(sparsity, of="prunable" if local else "all"),
         schedule=schedule
         or (LayerByLayer(start_at) if local else AccuracyTriggered(pruning_steps, start_at, retrain_to)),
-        recovery=Keep(),
         unit=Neuron() if local and score == "neuron" else Weight(),
         scope=scope,
         allocation="staged" if local else "uniform",
         count_on=count_on,
         skip_output=True,
-        remove_dead=not local if remove_dead is None else remove_dead,
-        dead_in_budget=False,
+        repairs=(RemoveDead(in_budget=False),) if dead else (),
         allow_collapse=("*",),
         reset_counts=local,
         seed=seed,

@@ -9,9 +9,11 @@ Deviation: the number of neurons removed comes from a budget, not from a thresho
 from __future__ import annotations
 
 from actprune.criteria import Apoz
-from actprune.recover import Keep
+from actprune.rank.units import Neuron
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Neuron, Recipe, Schedule, Scope
+from actprune.scopes import Scope
+from actprune.types import Budget, Schedule
 
 
 def apoz(
@@ -21,18 +23,19 @@ def apoz(
     schedule: Schedule | None = None,
     fires_above: float | None = None,
     keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Whole neurons or channels with the highest share of zeros go; the output layer is left alone."""
-    return Recipe(
+    return Ranked(
         name="apoz",
         criterion=Apoz(fires_above),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(),
         unit=Neuron(),
         scope=scope,
         skip_output=True,
         keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         seed=seed,
     )

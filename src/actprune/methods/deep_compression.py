@@ -18,7 +18,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actprune.methods.han import Pairs, han
-from actprune.types import Recipe, Schedule, Sharing
+from actprune.ranked import Ranked
+from actprune.types import Schedule, Sharing
 
 
 def deep_compression(
@@ -30,9 +31,11 @@ def deep_compression(
     tune_epochs: int = 2,
     schedule: Schedule | None = None,
     lr_scale: float = 0.1,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Han's pruning, then codebooks of 2^bits values per layer and the published code.
 
     bits         pairs of fnmatch pattern and bits, the first match counts; 8 for convolutions and 6 for fully
@@ -41,6 +44,7 @@ def deep_compression(
     tune_epochs  epochs, of those the run has, in which the shared values are fine-tuned
     """
     pruned = han(
-        sparsity, kept=kept, schedule=schedule, lr_scale=lr_scale, skip_output=skip_output, seed=seed
+        sparsity, kept=kept, schedule=schedule, lr_scale=lr_scale, keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse, skip_output=skip_output, seed=seed,
     )  # fmt: skip
     return replace(pruned, name="deep_compression", sharing=Sharing(bits, index_bits, tune_epochs))

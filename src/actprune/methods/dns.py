@@ -24,9 +24,10 @@ Deviations of ``dns`` alone
 from __future__ import annotations
 
 from actprune.criteria import Hysteresis, HysteresisOverThreshold
-from actprune.recover import Keep
+from actprune.ranked import Ranked
 from actprune.schedules import Decaying
-from actprune.types import Allocation, Budget, Recipe, Schedule, Scope
+from actprune.scopes import Allocation, Scope
+from actprune.types import Budget, Schedule
 
 Pairs = tuple[tuple[str, float], ...]
 
@@ -39,25 +40,26 @@ def dns(
     band: float = 0.1,
     schedule: Schedule | None = None,
     keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Surgery at a fixed sparsity.
 
     band      0.1: a kept weight counts |w| / 0.9, a pruned one |w| / 1.1
     schedule  steps of the surgery, counted from the start of training; default ``Decaying(1000, 6000, ramp=2000)``
     """
-    return Recipe(
+    return Ranked(
         name="dns",
         criterion=Hysteresis(band),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or Decaying(1000, 6000, ramp=2000, every=16, seed=seed),
-        recovery=Keep(),
         scope=scope,
         allocation=allocation,
-        regrow="splice",
+        regrow="dense",
         monotone=False,
         keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )
@@ -69,22 +71,25 @@ def dns_thresholds(
     c_rates: Pairs = (),
     band: float = 0.1,
     schedule: Schedule | None = None,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """As published: thresholds frozen at the first update, and the sparsity follows from training.
 
     c_rate   c of every layer that ``c_rates`` (pairs of fnmatch pattern and c) does not name; only that of LeNet-5's
              first fully connected layer is public (4)
     """
-    return Recipe(
+    return Ranked(
         name="dns_thresholds",
         criterion=HysteresisOverThreshold(band, c_rate, c_rates),
         budget=Budget.threshold(1.0),
         schedule=schedule or Decaying(1000, 6000, seed=seed),
-        recovery=Keep(),
-        regrow="splice",
+        regrow="dense",
         monotone=False,
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

@@ -23,9 +23,11 @@ import math
 
 from actprune.criteria import Magnitude, MagnitudeOverDeviation
 from actprune.errors import RecipeError
-from actprune.recover import Keep
+from actprune.ranked import Ranked
+from actprune.repair import LowerRate, RescaleDropout
 from actprune.schedules import OneShot
-from actprune.types import Budget, Rates, Recipe, Schedule
+from actprune.scopes import Rates
+from actprune.types import Budget, Schedule
 
 Pairs = tuple[tuple[str, float], ...]
 
@@ -36,9 +38,11 @@ def han(
     kept: Pairs = (),
     schedule: Schedule | None = None,
     lr_scale: float = 0.1,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Thresholds of q x std with one q for all layers, whatever it must be for this sparsity.
 
     kept      fixed sparsity instead: pairs of fnmatch pattern and kept fraction per layer, such as the paper's
@@ -48,14 +52,16 @@ def han(
     if any(not 0 < share <= 1 for _, share in kept):
         raise RecipeError(f"kept={kept}: expected fractions 0 < kept <= 1, such as ('fc1*', 0.08)")
     rates = Rates(layers=tuple((pattern, -math.log(share)) for pattern, share in kept)) if kept else None
-    return Recipe(
+    return Ranked(
         name="han",
         criterion=Magnitude() if rates else MagnitudeOverDeviation(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(lr_scale=lr_scale, rescale_dropout=True),
+        repairs=(LowerRate(lr_scale), RescaleDropout()),
         scope="layer" if rates else "global",
         allocation=rates or "uniform",
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )
@@ -67,19 +73,23 @@ def han_thresholds(
     qualities: Pairs = (),
     schedule: Schedule | None = None,
     lr_scale: float = 0.1,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """As published: whatever lies below q_l * std(W_l) goes, and the sparsity follows.
 
     quality    q of every layer that ``qualities`` (pairs of fnmatch pattern and q) does not name
     """
-    return Recipe(
+    return Ranked(
         name="han_thresholds",
         criterion=MagnitudeOverDeviation((*qualities, ("*", quality))),
         budget=Budget.threshold(1.0),
         schedule=schedule or OneShot(),
-        recovery=Keep(lr_scale=lr_scale, rescale_dropout=True),
+        repairs=(LowerRate(lr_scale), RescaleDropout()),
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

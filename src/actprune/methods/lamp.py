@@ -12,26 +12,29 @@ Deviation: equal magnitudes share one sum (the authors' code sorts them in some 
 from __future__ import annotations
 
 from actprune.criteria import Lamp
-from actprune.recover import Keep
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Recipe, Schedule
+from actprune.types import Budget, Schedule
 
 
 def lamp(
     sparsity: float = 0.9,
     *,
     schedule: Schedule | None = None,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Magnitude, weighed against what its layer keeps; no layer is emptied."""
-    return Recipe(
+    return Ranked(
         name="lamp",
         criterion=Lamp(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(),
         scope="global",
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

@@ -18,13 +18,16 @@ initial weights dealt out anew within each layer, which keeps their distribution
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from actprune.criteria import Magnitude
-from actprune.errors import RecipeError
-from actprune.recover import Reshuffle, Rewind, RewindRate
+from actprune.edit import Repair
+from actprune.errors import RecipeError, one_of
+from actprune.ranked import Ranked
+from actprune.repair import Reshuffle, Rewind, RewindRate
 from actprune.schedules import EqualSurvivors
-from actprune.types import Budget, Rates, Recipe, Recovery, Schedule
+from actprune.scopes import Rates
+from actprune.types import Budget, Schedule
 
 Variant = Literal["ticket", "rate", "control"]
 
@@ -37,8 +40,10 @@ def lottery(
     pruning_steps: int = 9,
     schedule: Schedule | None = None,
     output_rate: float = 0.5,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Iterative magnitude pruning with rewinding, each layer at the same rate.
 
     variant      "ticket": weights and learning rate go back to ``to_step``; "rate": only the learning rate does;
@@ -54,16 +59,19 @@ def lottery(
     if not 0 <= p * output_rate < 1:
         raise RecipeError(f"output_rate={output_rate!r} at {p:.3g} a round: expected it to leave the output layer some")
     slower = math.log1p(-p * output_rate) / math.log1p(-p) if p else 1.0
-    back: dict[str, Recovery] = {
+    one_of("variant", variant, get_args(Variant))
+    back: dict[str, Repair] = {
         "ticket": Rewind(to_step), "rate": RewindRate(to_step), "control": Reshuffle(seed)
     }  # fmt: skip
-    return Recipe(
+    return Ranked(
         name="lottery",
         criterion=Magnitude(),
         budget=budget,
         schedule=plan,
-        recovery=back[variant],
+        repairs=(back[variant],),
         scope="layer",
         allocation=Rates(output=slower),
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         seed=seed,
     )

@@ -10,9 +10,13 @@ Deviation from Han 2015: thresholds come from a budget, not from q x std of a la
 from __future__ import annotations
 
 from actprune.criteria import Magnitude
-from actprune.recover import Keep
+from actprune.edit import Repair
+from actprune.rank.units import Weight
+from actprune.ranked import Ranked
+from actprune.repair import RemoveDead
 from actprune.schedules import OneShot
-from actprune.types import Allocation, Budget, Recipe, Recovery, Schedule, Scope, Unit, Weight
+from actprune.scopes import Allocation, Scope
+from actprune.types import Budget, Schedule, Unit
 
 
 def magnitude(
@@ -22,22 +26,25 @@ def magnitude(
     allocation: Allocation = "uniform",
     unit: Unit = Weight(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
-    recovery: Recovery | None = None,
+    repairs: tuple[Repair, ...] = (),
     skip_output: bool = False,
     remove_dead: bool = False,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """|w|, global by default. ``scope="layer", allocation="erk"`` is the layer-wise Erdos-Renyi-kernel variant."""
-    return Recipe(
+    return Ranked(
         name="magnitude",
         criterion=Magnitude(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=recovery or Keep(),
+        repairs=((RemoveDead(),) if remove_dead else ()) + repairs,
         unit=unit,
         scope=scope,
         allocation=allocation,
         skip_output=skip_output,
-        remove_dead=remove_dead,
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         seed=seed,
     )

@@ -21,9 +21,10 @@ from __future__ import annotations
 from actprune.criteria import Magnitude
 from actprune.penalties import NuclearNorm
 from actprune.penalties.nuclear import How, Weights
-from actprune.recover import Keep
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Recipe, Schedule, Scope
+from actprune.scopes import Scope
+from actprune.types import Budget, Schedule
 
 
 def nuclear_norm(
@@ -37,9 +38,11 @@ def nuclear_norm(
     decays: bool = True,
     scope: Scope = "global",
     schedule: Schedule | None = None,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """The norm of every prunable weight while training, until a magnitude pruning after four fifths of the steps.
 
     strength, weights, how, every  see ``penalties.NuclearNorm``; weights="uniform" is NNM, the others are WNNM
@@ -50,14 +53,15 @@ def nuclear_norm(
     >>> nuclear_norm(0.9, weights="index").penalty.weights
     'index'
     """
-    return Recipe(
+    return Ranked(
         name="nuclear_norm",
         criterion=Magnitude(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(at_step=max(1, steps * 4 // 5)),
-        recovery=Keep(),
         penalty=NuclearNorm(strength, weights, how, every, steps if decays and how == "proximal" else None),
         scope=scope,
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from actprune.criteria import Random
-from actprune.recover import Keep
+from actprune.rank.units import Weight
+from actprune.ranked import Ranked
+from actprune.repair import RemoveDead
 from actprune.schedules import OneShot
-from actprune.types import Allocation, Budget, Recipe, Schedule, Scope, Unit, Weight
+from actprune.scopes import Allocation, Scope
+from actprune.types import Budget, Schedule, Unit
 
 
 def random(
@@ -17,19 +20,22 @@ def random(
     schedule: Schedule | None = None,
     skip_output: bool = False,
     remove_dead: bool = False,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Uniformly random weights, the same fraction in every layer unless ``scope="global"`` or ``allocation="erk"``."""
-    return Recipe(
+    return Ranked(
         name="random",
         criterion=Random(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(),
         unit=unit,
         scope=scope,
         allocation=allocation,
         skip_output=skip_output,
-        remove_dead=remove_dead,
+        repairs=(RemoveDead(),) if remove_dead else (),
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         seed=seed,
     )

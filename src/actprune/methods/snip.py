@@ -9,10 +9,11 @@ summed over as many batches as are shown; biases are not pruned (the authors' co
 
 from __future__ import annotations
 
-from actprune.criteria import Snip
-from actprune.recover import Keep
+from actprune.criteria import Saliency
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Recipe, Schedule, Scope
+from actprune.scopes import Scope
+from actprune.types import Budget, Schedule
 
 
 def snip(
@@ -20,20 +21,23 @@ def snip(
     *,
     scope: Scope = "global",
     schedule: Schedule | None = None,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """Connection sensitivity |w dL/dw|, one global ranking, normally before training.
 
     Call ``loss.backward()`` inside ``pruner.observe()``; the engine keeps the gradients away from your optimizer.
     """
-    return Recipe(
+    return Ranked(
         name="snip",
-        criterion=Snip(),
+        criterion=Saliency(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(),
         scope=scope,
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

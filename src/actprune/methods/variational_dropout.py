@@ -25,9 +25,9 @@ from __future__ import annotations
 from actprune.criteria import LogAlpha
 from actprune.errors import RecipeError
 from actprune.penalties import VariationalDropout
-from actprune.recover import Keep
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Recipe, Schedule
+from actprune.types import Budget, Schedule
 
 
 def variational_dropout(
@@ -38,10 +38,11 @@ def variational_dropout(
     ramp: tuple[float, float] = (0.05, 0.3),
     log_sigma2: float = -8.0,
     schedule: Schedule | None = None,
-    keep_at_least: int = 0,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """The lowest log alpha stay, within a budget, in one global ranking.
 
     examples    training examples, over which the KL is shared out
@@ -49,14 +50,14 @@ def variational_dropout(
     ramp        when the KL's factor leaves 0 and when it reaches 1, as fractions of ``steps``
     log_sigma2  log variance to start from
     """
-    return Recipe(
+    return Ranked(
         name="variational_dropout",
         criterion=LogAlpha(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(at_step=steps),
-        recovery=Keep(),
         penalty=_penalty(examples, steps, ramp, log_sigma2),
         keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )
@@ -70,19 +71,20 @@ def variational_dropout_threshold(
     ramp: tuple[float, float] = (0.05, 0.3),
     log_sigma2: float = -8.0,
     schedule: Schedule | None = None,
-    keep_at_least: int = 0,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """As published: what has a log alpha above ``threshold`` goes, and the sparsity follows."""
-    return Recipe(
+    return Ranked(
         name="variational_dropout_threshold",
         criterion=LogAlpha(),
         budget=Budget.threshold(-threshold),
         schedule=schedule or OneShot(at_step=steps),
-        recovery=Keep(),
         penalty=_penalty(examples, steps, ramp, log_sigma2),
         keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

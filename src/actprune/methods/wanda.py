@@ -1,7 +1,7 @@
 """Wanda: |w_ij| times the norm of input j, compared within each output row; no retraining needed.
 
 Source: Sun, Liu, Bair, Kolter. A Simple and Effective Pruning Approach for Large Language Models. 2023
-(arXiv 2306.11695), equation 1. ``unit=NM(2, 4)`` gives the paper's 2:4 variant.
+(arXiv 2306.11695), equation 1. ``scope=NM(2, 4)`` gives the paper's 2:4 variant.
 
 Deviation: layers are scored on the dense model's inputs at once, not layer by layer behind already pruned ones.
 """
@@ -9,9 +9,11 @@ Deviation: layers are scored on the dense model's inputs at once, not layer by l
 from __future__ import annotations
 
 from actprune.criteria import Wanda
-from actprune.recover import Keep
+from actprune.rank.units import Weight
+from actprune.ranked import Ranked
 from actprune.schedules import OneShot
-from actprune.types import Budget, Recipe, Schedule, Scope, Unit, Weight
+from actprune.scopes import Scope
+from actprune.types import Budget, Schedule, Unit
 
 
 def wanda(
@@ -20,18 +22,21 @@ def wanda(
     scope: Scope = "row",
     unit: Unit = Weight(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
+    keep_at_least: int = 1,
+    allow_collapse: tuple[str, ...] = (),
     skip_output: bool = False,
     seed: int = 0,
-) -> Recipe:
+) -> Ranked:
     """|w| times the norm of its input; each row (output) loses the same fraction unless another scope is asked for."""
-    return Recipe(
+    return Ranked(
         name="wanda",
         criterion=Wanda(),
         budget=Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        recovery=Keep(),
         unit=unit,
         scope=scope,
+        keep_at_least=keep_at_least,
+        allow_collapse=allow_collapse,
         skip_output=skip_output,
         seed=seed,
     )

@@ -1,4 +1,4 @@
-"""L1: terms that a method adds to the loss, as frozen parts of a recipe (``Recipe.penalty``)."""
+"""L1: terms that a method adds to the loss, as frozen parts of a recipe (``Method.penalty``)."""
 
 from actprune.penalties.nuclear import NuclearNorm, direction, factors, shrink
 from actprune.penalties.variational import VariationalDropout, divergence, log_alpha, noisy

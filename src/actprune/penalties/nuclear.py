@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actprune.errors import ModelError, RecipeError
+from actprune.types import Penalty
 
 Weights = Literal["uniform", "index", "inverse"]
 How = Literal["proximal", "subgradient"]
@@ -73,8 +74,8 @@ def factors(s: Tensor, weights: Weights, eps: float = 1e-2) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NuclearNorm:
-    """A penalty for ``Recipe.penalty``: the (weighted) nuclear norm of every prunable weight, ``(out, in * kernel)``.
+class NuclearNorm(Penalty):
+    """A penalty for ``Method.penalty``: the (weighted) nuclear norm of every prunable weight, ``(out, in * kernel)``.
 
     strength  "subgradient": the factor of the norm in the loss. "proximal": what is taken off the singular values
               (times w_i) per application; for a penalised loss that is learning rate x factor x ``every``, and with
@@ -102,10 +103,6 @@ class NuclearNorm:
                 f"{self} cannot be used; weights: 'uniform', 'index' or 'inverse'; how: 'proximal' or 'subgradient'"
             )
 
-    def learnt(self, weight: Tensor) -> dict[str, Tensor]:
-        """Nothing is learnt beside a weight."""
-        return {}
-
     def loss(self, weights: Mapping[str, Tensor], learnt: Mapping[str, Mapping[str, Tensor]], step: int) -> Tensor:
         """``every * strength * sum of norms`` at steps that are multiples of ``every``, else 0; 0-dim."""
         total = torch.zeros((), device=next(iter(weights.values())).device if weights else None)
@@ -116,12 +113,6 @@ class NuclearNorm:
             towards = direction(flat.detach(), self.weights, self.eps, name)
             total = total + (flat.to(towards.dtype) * towards).sum()
         return self.every * self.strength * total
-
-    def forward(
-        self, module: nn.Module, x: Tensor, output: Tensor, learnt: Mapping[str, Tensor]
-    ) -> Tensor | None:  # part of the Penalty protocol
-        """A norm of weights leaves the layer's output alone."""
-        return None
 
     @torch.no_grad()
     def after_step(self, weights: Mapping[str, Tensor], step: int) -> None:

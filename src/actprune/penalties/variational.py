@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actprune.errors import ModelError, RecipeError
+from actprune.types import Penalty
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 EPS = 1e-8
@@ -65,8 +66,8 @@ def noisy(module: nn.Module, x: Tensor, mean: Tensor, log_sigma2: Tensor) -> Ten
 
 
 @dataclass(frozen=True)
-class VariationalDropout:
-    """A penalty for ``Recipe.penalty``; learns ``log_sigma2`` beside each weight. Rank by ``criteria.LogAlpha``.
+class VariationalDropout(Penalty):
+    """A penalty for ``Method.penalty``; learns ``log_sigma2`` beside each weight. Rank by ``criteria.LogAlpha``.
 
     examples         training examples: the KL of all weights is divided by it, as the loss is a mean over examples
     ramp_from        optimizer steps before the KL is switched on; its factor grows linearly
@@ -114,9 +115,6 @@ class VariationalDropout:
     def forward(self, module: nn.Module, x: Tensor, output: Tensor, learnt: Mapping[str, Tensor]) -> Tensor | None:
         """The noisy output of one layer (see ``noisy``)."""
         return noisy(module, x, output, learnt["log_sigma2"])
-
-    def after_step(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """The optimizer does it all."""
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -1,7 +1,7 @@
 """Integer budgets per layer, for the scopes that fix how much every layer loses.
 
-Costs are weights or FLOP, whatever the budget counts. The integers sum exactly to what was asked (largest remainder),
-never fall below what is removed already and never exceed what may be removed.
+Costs are weights or FLOP, whatever the budget counts. The integers sum exactly to what was asked for (largest
+remainder), never fall below what is removed already and never exceed what may be removed.
 
 ``uniform``  every layer loses the same fraction.
 ``erk``      a layer's density is proportional to (sum of dimensions) / (product of dimensions), kernel included;
@@ -17,58 +17,38 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from actprune.errors import BudgetError
-from actprune.types import Allocation, Rates
+from actprune.scopes import Allocation, Share
 
 
-@dataclass(frozen=True)
-class Share:
-    """A layer that takes part: its cost in all, removed already, and removable in all (what is removed included).
+def allocate(allocation: Allocation, shares: Sequence[Share], target: int, pruning_step: int = 0) -> list[int]:
+    """Removal per layer, what is removed already included; the sum is ``target`` (or what is removed, if that is more).
 
-    output: whether it is an output layer.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    cost: int
-    removed: int
-    removable: int
-    output: bool = False
-
-
-def allocate(allocation: Allocation, shares: Sequence[Share], asked: int, pruning_step: int = 0) -> list[int]:
-    """Removal per layer, what is removed already included; the sum is ``asked`` (or what is removed, if that is more).
-
-    ``staged``: ``asked`` is what all layers together lose in the end; only the first ``pruning_step + 1`` layers take
-    part. Raises BudgetError when the layers cannot lose that much.
+    ``staged``: ``target`` is what all layers together lose in the end; only the first ``pruning_step + 1`` layers take
+    their part. Raises BudgetError when the layers cannot lose that much.
     """
     total = sum(share.cost for share in shares)
     if allocation == "staged":
         turn, rest = shares[: pruning_step + 1], shares[pruning_step + 1 :]
-        due = round_half_up(Fraction(asked * sum(share.cost for share in turn), total))
-        return _fit([Fraction(asked * share.cost, total) for share in turn], turn, due) + [
+        due = round_half_up(Fraction(target * sum(share.cost for share in turn), total))
+        return _fit([Fraction(target * share.cost, total) for share in turn], turn, due) + [
             share.removed for share in rest
         ]
-    if isinstance(allocation, Rates):
-        density = rate_densities(allocation, shares, asked)
-        return _fit([share.cost * (1 - kept) for share, kept in zip(shares, density, strict=True)], shares, asked)
-    if allocation == "erk":
-        density = erk_densities(shares, asked)
-        return _fit([share.cost * (1 - kept) for share, kept in zip(shares, density, strict=True)], shares, asked)
-    return _fit([Fraction(asked * share.cost, total) for share in shares], shares, asked)
+    if allocation == "uniform":
+        return _fit([Fraction(target * share.cost, total) for share in shares], shares, target)
+    kept = erk_densities(shares, target) if allocation == "erk" else allocation.densities(shares, target)
+    return _fit([share.cost * (1 - density) for share, density in zip(shares, kept, strict=True)], shares, target)
 
 
-def erk_densities(shares: Sequence[Share], asked: int) -> list[Fraction]:
-    """Kept fraction per layer such that a cost of ``asked`` is removed in all."""
+def erk_densities(shares: Sequence[Share], target: int) -> list[Fraction]:
+    """Kept fraction per layer such that a cost of ``target`` is removed in all."""
     raw = [Fraction(sum(share.shape), math.prod(share.shape)) for share in shares]
     dense: set[int] = set()
     while True:
         free = [place for place in range(len(shares)) if place not in dense]
-        kept = sum(shares[place].cost for place in free) - asked
+        kept = sum(shares[place].cost for place in free) - target
         scale = kept / sum((shares[place].cost * raw[place] for place in free), Fraction(0)) if free else Fraction(0)
         over = {place for place in free if scale * raw[place] > 1}
         if not over:
@@ -76,48 +56,27 @@ def erk_densities(shares: Sequence[Share], asked: int) -> list[Fraction]:
         dense |= over
 
 
-def rate_densities(rates: Rates, shares: Sequence[Share], asked: int) -> list[Fraction]:
-    """Kept fraction ``k ** rate`` per layer, with the ``k`` in 0..1 for which a cost of ``asked`` is removed in all."""
-    powers = [_rate(rates, share) for share in shares]
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        removed = sum(share.cost * (1 - middle**power) for share, power in zip(shares, powers, strict=True))
-        low, high = (middle, high) if removed > asked else (low, middle)
-    return [Fraction(high**power) for power in powers]
-
-
-def _rate(rates: Rates, share: Share) -> float:
-    for pattern, rate in rates.layers:
-        if fnmatchcase(share.name, pattern):
-            return rate
-    return rates.output if share.output else 1.0
-
-
-_HALVINGS = 200  # k down to 2^-200: with a low rate somewhere it may be tiny
-
-
 def round_half_up(value: Fraction | float) -> int:
-    """Nearest integer, halves up; the rule by which every asked fraction becomes a number of weights or FLOP."""
+    """Nearest integer, halves up; the rule by which every target fraction becomes a number of weights or FLOP."""
     return math.floor(value + Fraction(1, 2)) if isinstance(value, Fraction) else math.floor(value + 0.5)
 
 
-def _fit(ideal: Sequence[Fraction], shares: Sequence[Share], asked: int) -> list[int]:
+def _fit(ideal: Sequence[Fraction], shares: Sequence[Share], target: int) -> list[int]:
     """Integers nearest to ``ideal`` within the bounds, with the exact sum."""
     possible = sum(share.removable for share in shares)
-    if asked > possible:
+    if target > possible:
         raise BudgetError(
-            f"asked to remove {asked} from {len(shares)} layers; only {possible} may be removed "
+            f"asked to remove {target} from {len(shares)} layers; only {possible} may be removed "
             f"({', '.join(f'{share.name}: {share.removable} of {share.cost}' for share in shares)}); ask for less, "
             "lower keep_at_least=, or prune more layers"
         )
-    asked = max(asked, sum(share.removed for share in shares))
-    exact = _within(ideal, shares, asked)
+    target = max(target, sum(share.removed for share in shares))
+    exact = _within(ideal, shares, target)
     counts = [
         min(max(math.floor(value), share.removed), share.removable) for value, share in zip(exact, shares, strict=True)
     ]
     remainder = [value - count for value, count in zip(exact, counts, strict=True)]
-    while missing := asked - sum(counts):
+    while missing := target - sum(counts):
         step = 1 if missing > 0 else -1
         room = [
             place
@@ -130,14 +89,14 @@ def _fit(ideal: Sequence[Fraction], shares: Sequence[Share], asked: int) -> list
     return counts
 
 
-def _within(ideal: Sequence[Fraction], shares: Sequence[Share], asked: int) -> list[Fraction]:
-    """``ideal``, scaled by one factor and held within the bounds, so that the sum is ``asked``.
+def _within(ideal: Sequence[Fraction], shares: Sequence[Share], target: int) -> list[Fraction]:
+    """``ideal``, scaled by one factor and held within the bounds, so that the sum is ``target``.
 
     A layer whose ideal is 0 (dense by ERK) takes part only when the others cannot give enough; then they share by room.
     """
     pairs = list(zip(ideal, shares, strict=True))
     most = [Fraction(share.removable if value > 0 else share.removed) for value, share in pairs]
-    lacking = asked - sum(most)
+    lacking = target - sum(most)
     if lacking > 0:
         room = sum(share.removable for share in shares) - sum(most)
         return [value + lacking * (share.removable - value) / room for value, share in zip(most, shares, strict=True)]
@@ -149,9 +108,9 @@ def _within(ideal: Sequence[Fraction], shares: Sequence[Share], asked: int) -> l
     bends = sorted(
         {Fraction(bound) / value for value, share in pairs if value > 0 for bound in (share.removed, share.removable)}
     )
-    place = bisect.bisect_left(bends, Fraction(asked), key=lambda scale: sum(held(scale), Fraction(0)))
+    place = bisect.bisect_left(bends, Fraction(target), key=lambda scale: sum(held(scale), Fraction(0)))
     if place == 0:
         return held(bends[0]) if bends else most
     low, high = bends[place - 1], bends[place]
     start, end = sum(held(low)), sum(held(high))
-    return held(low + (high - low) * (asked - start) / (end - start))
+    return held(low + (high - low) * (target - start) / (end - start))

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from actprune.atomic import write_bytes
-from actprune.engine.quiet import quiet
 from actprune.errors import ArtifactError, RuntimePathError
 from actprune.program import Program, example_args
+from actprune.pruner.quiet import quiet
 from actprune.runtime.onnx_graph import OPSET, onnx_bytes
 from actprune.runtime.paths.ort import ort_session
 

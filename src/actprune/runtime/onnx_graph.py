@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.engine.quiet import quiet
 from actprune.errors import RuntimePathError
 from actprune.program import Program, chain
+from actprune.pruner.quiet import quiet
 from actprune.runtime.base import Model
 from actprune.runtime.onnx_chain import chain_model
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from actprune import methods
-from actprune.engine import plan
-from actprune.engine.pruner import Pruner
 from actprune.errors import BudgetError
 from actprune.lab import data, models
 from actprune.lab.config import RunConfig
 from actprune.lab.recipe import recipe_of
-from actprune.lab.train import batch_sizes
+from actprune.lab.seeding import batch_sizes
+from actprune.pruner.pruner import Pruner
 from actprune.rank.allocate import round_half_up
 
 
@@ -42,7 +41,7 @@ def sizes_of(source: str, model: str) -> Sizes:
 
     def counted(skip_output: bool) -> int:
         recipe = methods.make("magnitude", {"skip_output": skip_output})
-        return plan.total(Pruner(network, recipe, example=dataset.train[0][:2]))
+        return Pruner(network, recipe, example=dataset.train[0][:2]).counted_weights
 
     return Sizes(counted(False), counted(True), len(dataset.train[0]))
 

@@ -1,0 +1,37 @@
+"""L1: evidence: what a method may look at besides the weights, as frozen objects that know how they are collected.
+
+Four kinds, by when they are collected; a kind of your own is a frozen dataclass below one of them:
+
+    OfActivations   summed while data runs through the model       Firing, MeanAbs, OutputMoments, InputMoments, Gram
+    Gradient(of=)   of the training loss, or of an objective       Gradient
+    OfWeights       read off the weights at a pruning step         WeightMoments
+    Learnt          trained beside the weights by a penalty        Learnt
+
+Every entry is a SUM, so two of them merge by adding: over batches, over ranks, over a resume.
+"""
+
+from actprune.evidence.activations import SHARED, Accumulator, OfActivations, Running, Scratch, merge, rows_of
+from actprune.evidence.firing import Firing
+from actprune.evidence.gradient import Gradient, Objective
+from actprune.evidence.moments import Gram, InputMoments, MeanAbs, OutputMoments
+from actprune.evidence.weights import Learnt, OfWeights, WeightMoments
+
+__all__ = [
+    "SHARED",
+    "Accumulator",
+    "Firing",
+    "Gradient",
+    "Gram",
+    "InputMoments",
+    "Learnt",
+    "MeanAbs",
+    "Objective",
+    "OfActivations",
+    "OfWeights",
+    "OutputMoments",
+    "Running",
+    "Scratch",
+    "WeightMoments",
+    "merge",
+    "rows_of",
+]

@@ -1,0 +1,51 @@
+"""Gradients of the training loss: taken inside a block and kept away from the user's optimizer, or read as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from actprune.errors import ObservationError
+from actprune.pruner.distributed import full
+
+
+@contextmanager
+def collected(model: nn.Module, prunable: Mapping[str, nn.Parameter], into: dict[str, Tensor]) -> Iterator[None]:
+    """Whatever ``backward()`` leaves in ``.grad`` inside the block is added to ``into``; ``.grad`` is then as before.
+
+    Raises ObservationError when a prunable weight received no gradient, or one that is not finite.
+    """
+    before: dict[nn.Parameter, Tensor | None] = {parameter: parameter.grad for parameter in model.parameters()}
+    for parameter in before:
+        parameter.grad = None
+    try:
+        yield
+        for name, gradient in present(prunable, "call loss.backward() inside observe()").items():
+            into[name] = into[name] + gradient if name in into else gradient
+    finally:
+        for parameter, was in before.items():
+            parameter.grad = was
+
+
+def present(
+    prunable: Mapping[str, nn.Parameter], how: str = "call loss.backward() before optimizer.step()"
+) -> dict[str, Tensor]:
+    """Copies of the gradients that are in ``.grad``, full ones.
+
+    Raises ObservationError when a prunable weight has none, or one that is not finite.
+    """
+    missing = [name for name, parameter in prunable.items() if parameter.grad is None]
+    if missing:
+        raise ObservationError(
+            f"no gradient reached {missing}; {how}, and leave frozen or unused layers out with skip="
+        )
+    found = {}
+    for name, parameter in prunable.items():
+        assert parameter.grad is not None
+        found[name] = full(parameter.grad).clone()
+        if not bool(torch.isfinite(found[name]).all()):
+            raise ObservationError(f"the gradient of {name} is not finite (NaN or Inf); check the loss and its inputs")
+    return found

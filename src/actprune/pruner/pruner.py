@@ -1,0 +1,431 @@
+"""``Pruner``: observe, prune, hold the zeros, resume. The user owns the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
+from actprune.errors import CheckpointError, ObservationError, RecipeError
+from actprune.pruner.collector import Collector
+from actprune.pruner.distributed import local
+from actprune.pruner.gradients import collected, present
+from actprune.pruner.holder import Holder, restart
+from actprune.pruner.learner import Learner
+from actprune.pruner.model import PrunableModel
+from actprune.pruner.report import PruneReport, report
+from actprune.pruner.source import Kinds, LiveSource, view_of
+from actprune.pruner.wrappers import around_closure, unwrap_optimizer
+from actprune.state import PruneState
+from actprune.types import Progress
+
+
+class Pruner:
+    """Prunes ``model`` by ``recipe`` (any ``edit.Method``). Masks live in ``state``, outside the model.
+
+    skip               fnmatch patterns of module paths or weight names to leave alone
+    include_frozen     also prune layers whose weight has ``requires_grad=False``
+    example            one input (tensor, or tuple of positional arguments) to see the model's structure at once;
+                       otherwise it is seen on the first observed batch
+    sharing_elsewhere  you carry out ``recipe.sharing`` yourself (``artifact.SharedWeights``): the Pruner does not
+
+    ``state`` is all there is to know besides the model; it is up to date after every pruning step, ``observe()`` and
+    ``state_dict()`` (counts of live batches are moved into it then).
+
+    Raises ModelError when the model has nothing to prune, RecipeError for a recipe that cannot be carried out.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Method,
+        *,
+        skip: tuple[str, ...] | list[str] = (),
+        include_frozen: bool = False,
+        example: Any = None,
+        sharing_elsewhere: bool = False,
+    ) -> None:
+        _refuse(recipe, sharing_elsewhere)
+        self._prunable = PrunableModel(model, skip, include_frozen)
+        self.model, self.layers = self._prunable.root, self._prunable.layers
+        self.recipe = recipe
+        self.state = PruneState()
+        self._kinds = Kinds.of(recipe.evidence)
+        self._learner = Learner(self.model, self.layers, self.parameters, recipe.penalty)
+        self.state.learnt = self._learner.learnt
+        self._collector = Collector(
+            self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again
+        )
+        self._holder = Holder(self._prunable.parameters, self.state, recipe.regrow)
+        self._optimizers: list[Optimizer] = []
+        self._handles: list[Any] = []
+        self.watchers: list[Callable[[str], None]] = []  # called with "before" and "after" around every pruning step
+        self._from_step: dict[str, Tensor] | None = None  # gradients that the step about to be done has found
+        self.last_report: PruneReport | None = None  # of the latest pruning step, also one that a step triggered
+        self._take_snapshot()
+        if example is not None:
+            self._collector.look(example)
+
+    # ---- observing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def observe(self) -> Iterator[None]:
+        """Collect evidence on whatever is sent through the model inside the block (calibration).
+
+        Nothing is trained: evaluation mode, no gradients (unless the recipe needs them), no BatchNorm update,
+        training flags and RNG as before afterwards.
+
+        Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
+        """
+        gradients = self._kinds.training_gradient
+        with ExitStack() as stack:
+            if gradients:
+                stack.enter_context(collected(self.model, self.parameters, self.state.gradients))
+            stack.enter_context(self._collector.observing(gradients=gradients))
+            yield
+
+    @property
+    def live_batches(self) -> int:
+        """Training batches counted since ``attach``, for a recipe that counts on them."""
+        return self._collector.live_batches
+
+    # ---- pruning ---------------------------------------------------------------------------------------------------
+
+    def prune(self, fraction: float | None = None) -> PruneReport:
+        """Prune now, to the schedule's next target or to ``fraction`` (removed, cumulative, 0..1).
+
+        Under DDP or FSDP every rank must call it. Nothing is changed when it raises: ObservationError (missing or
+        empty evidence), ModelError (NaN weights), BudgetError, LayerCollapseError.
+        """
+        _check_fraction(self.recipe, fraction)
+        if not self.state.released:
+            self._holder.reveal()
+        try:
+            made = self._pruned(fraction)
+        finally:
+            self._holder.conceal_if_revealed()
+        for watch in self.watchers:
+            watch("after")
+        return made
+
+    def _pruned(self, fraction: float | None) -> PruneReport:
+        """Everything that can fail comes before the first change."""
+        last = self.state.pruning_step + 1 >= self.pruning_steps
+        view = view_of(self._prunable, self.recipe, self._kinds, self.state, self._collector, last=last)
+        target = self._target() if fraction is None else fraction
+        edit = pruning_step(self.recipe, view, Quota(target, self.recipe.budget))
+        made = report(self.recipe.budget, view, edit.masks, target)
+        for watch in self.watchers:
+            watch("before")
+        assert isinstance(view.source, LiveSource)
+        self.state.moments = dict(view.source.moments)
+        self._apply(edit)
+        self.last_report = made
+        return made
+
+    def _target(self) -> float:
+        """The removal that the schedule plans now. Raises RecipeError when all of its pruning steps are done."""
+        if self.finished:
+            raise RecipeError(
+                f"all {self.pruning_steps} pruning steps of this recipe are done; give prune(fraction=) or a schedule "
+                "of more pruning steps"
+            )
+        return self.recipe.schedule.target(self.state.progress, self.final_target)
+
+    @property
+    def final_target(self) -> float:
+        """The fraction that is to be removed in the end, 0..1, in the budget's own terms."""
+        return final_fraction(self.recipe.budget, self.counted_weights)
+
+    @property
+    def counted_weights(self) -> int:
+        """Weights that the recipe's budget counts."""
+        return self._prunable.counted(self.recipe, self.state.graph, self.state.positions)
+
+    def _apply(self, edit: Edit) -> None:
+        """Put an edit in force, and count the pruning step."""
+        state = self.state
+        self._prunable.put(edit.weights)
+        state.masks = edit.masks
+        self._holder.masks_changed()
+        if self.recipe.restarts:
+            for optimizer in self._optimizers:
+                optimizer.state.clear()
+        restart(self._optimizers, self.parameters, edit.born)
+        self._set_dropout(edit.dropout)
+        self._holder.conceal()  # after the repairs: what they have put back is what lies behind the mask
+        state.dead += edit.dead
+        state.pruning_step += 1
+        state.pruned_at = state.step
+        state.metric_at_last_prune = state.metric
+        state.gradients.clear()
+        if self.recipe.reset_counts:
+            state.sums.clear()
+            state.inputs.clear()
+        if self.finished:
+            self._collector.stop_live()
+            self._learner.stop()
+
+    # ---- training --------------------------------------------------------------------------------------------------
+
+    def attach(self, *optimizers: Optimizer, copies: tuple[nn.Module, ...] = (), mask_grads: bool = False) -> Self:
+        """Hold the zeros after every step of these optimizers; count steps (of the first) and training batches.
+
+        copies: EMA models to be zeroed as well. mask_grads: also zero dead gradients, before any norm clipping.
+        """
+        if not optimizers:
+            raise RecipeError("attach() needs at least one optimizer; without one use enforce() after each update")
+        looks = self._kinds.training_gradient and not getattr(self.recipe, "monotone", False)
+        if mask_grads and (self.recipe.regrow == "dense" or looks or any(self._learner.learnt.values())):
+            raise RecipeError(
+                "mask_grads=True would zero the gradients of pruned weights, which this recipe looks at or trains by; "
+                "leave it out"
+            )
+        for number, optimizer in enumerate(map(unwrap_optimizer, optimizers)):
+            first = number == 0 and not self._optimizers
+            self._optimizers.append(optimizer)
+            self._handles.append(optimizer.register_step_pre_hook(self._before_first if first else self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._count_step if first else self._after_step))
+        for copy in copies:
+            self._holder.add_copy(self._prunable.parameters(copy))
+        if mask_grads:
+            self._holder.mask_gradients()
+        self._learner.attach()
+        if self.recipe.count_on == "train" and not self.finished:
+            self._collector.start_live(self.recipe.count_every)
+        if self._holds:
+            self._holder.apply()
+        return self
+
+    def detach(self) -> None:
+        """Take every hook off the model and the optimizers. Masks stay in ``state``."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._optimizers.clear()
+        self._holder.remove()
+        self._learner.detach()
+        self._collector.stop_live()
+
+    def penalty(self) -> Tensor:
+        """The recipe's term of the loss, 0-dim: ``(loss + pruner.penalty()).backward()``. 0 if it has none."""
+        return self._learner.loss(self.state.step)
+
+    def extra_parameters(self) -> list[nn.Parameter]:
+        """What the recipe learns beside the weights: give it to the optimizer together with the model's parameters."""
+        return self._learner.parameters
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor that the recipe wants on the learning rate now (retraining at a reduced rate). The loop is yours."""
+        return self.recipe.lr_scale if self.state.pruning_step else 1.0
+
+    @property
+    def schedule_step(self) -> int:
+        """Where the learning-rate schedule ought to stand: the steps done, or less after the recipe has rewound it."""
+        replays = self.recipe.replays
+        if replays is None or not self.state.pruning_step:
+            return self.state.step
+        return self.state.step - self.state.pruned_at + min(replays, self.state.pruned_at)
+
+    @property
+    def _holds(self) -> bool:
+        """Whether zeros are held."""
+        return self.recipe.regrow != "free" and not self.state.released
+
+    def _before_first(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before a step of the optimizer whose steps are counted: its gradients may be evidence."""
+        return self._before(args, kwargs, counts=True)
+
+    def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._before(args, kwargs, counts=False)
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counts: bool) -> Any:
+        def around(closure: Callable[[], Any]) -> Callable[[], Any]:
+            run = self._holder.masked(closure)
+
+            def looked_at() -> Any:
+                loss = run()
+                self._look_at_gradients(counts=counts)
+                return loss
+
+            return looked_at
+
+        changed = around_closure(args, kwargs, around)
+        if changed is None:  # no closure: the gradients are there already
+            self._look_at_gradients(counts=counts)
+        if self._holds and self._holder.trains_dense:
+            self._holder.reveal()
+        return changed
+
+    def _look_at_gradients(self, *, counts: bool) -> None:
+        """What ``.grad`` says before a step: evidence for a pruning step that is about to be due, and for what is
+        learnt beside the weights.
+        """
+        self._learner.before_step(self._holder.dense_weight)
+        if self._holds and self.recipe.regrow == "dense_frozen":
+            self._holder.zero_gradients()
+        if counts and self._kinds.training_gradient and self._due_after_step() and not self.state.gradients:
+            self._from_step = present(self.parameters)
+
+    def _due_after_step(self) -> bool:
+        # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
+        return not self.finished and self.recipe.schedule.due(Progress(self.state.step + 1, self.state.pruning_step))
+
+    def _count_step(self, *_: Any) -> None:
+        due = self._due_after_step()
+        self.state.step += 1
+        try:
+            if self.recipe.regrow == "frozen" and (due or self._learner.penalty is not None):
+                self._after_step()  # nobody must see what the optimizer has put where zeros belong
+            self._learner.after_step(self.state.step)
+            self._take_snapshot()
+            if due:
+                if self._from_step is not None:
+                    self.state.gradients = self._from_step
+                self.prune()
+        finally:
+            self._from_step = None
+            self._after_step()
+
+    def _after_step(self, *_: Any) -> None:
+        if self._holds:
+            self._holder.conceal()
+
+    def due(self, metric: float | None = None) -> bool:
+        """Whether ``report_metric(metric)`` would prune now."""
+        moment = self.state.progress
+        asked = Progress(moment.step, moment.pruning_step, metric, moment.metric_at_last_prune)
+        return not self.finished and self.recipe.schedule.due(asked)
+
+    def report_metric(self, metric: float) -> PruneReport | None:
+        """Tell how good training is (the founding method: training accuracy, 0..1); prunes when it is due."""
+        if not math.isfinite(metric):
+            raise ObservationError(
+                f"the reported metric is {metric!r}; expected a finite number such as an accuracy 0..1"
+            )
+        self.state.metric = float(metric)
+        return self.prune() if self.due(metric) else None
+
+    def enforce(self, model: nn.Module | None = None) -> None:
+        """Zero the pruned weights now, in the pruned model or in a copy of it (an EMA, a deep copy)."""
+        self._holder.apply(None if model is None else self._prunable.parameters(model))
+
+    def release(self) -> None:
+        """Stop holding zeros: pruned weights may return (the founding article's retraining test)."""
+        self.state.released = True
+        self._holder.forget()
+
+    # ---- reading and resuming --------------------------------------------------------------------------------------
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Masks by clean parameter name, True = kept."""
+        return self.state.masks
+
+    @property
+    def sparsity(self) -> float:
+        """Removed fraction of all prunable weights, 0..1."""
+        kept = sum(int(mask.sum()) for mask in self.state.masks.values())
+        total = sum(mask.numel() for mask in self.state.masks.values())
+        return (total - kept) / self._prunable.weights()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all planned pruning steps are done."""
+        return self.state.pruning_step >= self.pruning_steps
+
+    @property
+    def pruning_steps(self) -> int:
+        """Pruning steps that are planned."""
+        planned = self.recipe.schedule.pruning_steps
+        return len(self._prunable.pruned(self.recipe, self.state.graph)) if planned is None else planned
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable weights by clean name."""
+        return self._prunable.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to resume bit for bit: tensors, numbers and strings (``torch.load(weights_only=True)``).
+
+        With several ranks the sums are each rank's own: let every rank save its own state.
+        """
+        self._collector.flush()
+        return self.state.state_dict()
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
+        state = PruneState.from_state_dict(stored)
+        parameters = self.parameters
+        _check_fits(state, parameters)
+        self._learner.load(state.learnt)
+        for path, module in self._prunable.dropouts().items():
+            module.p = self.state.dropout.get(path, module.p)
+        self._collector.forget_live()
+        state.learnt = self._learner.learnt
+        state.masks = {name: mask.to(local(parameters[name]).device) for name, mask in state.masks.items()}
+        self.state.become(state)
+        self._holder.masks_changed()
+        self._set_dropout(dict(state.dropout_now))
+        if self.finished:
+            self._collector.stop_live()
+            self._learner.stop()
+        else:
+            self._learner.resume()
+
+    def _take_snapshot(self) -> None:
+        """Remember parameters and buffers (BatchNorm's too) when the step that a repair goes back to is reached."""
+        if self.recipe.remembers == self.state.step and not self.state.snapshot:
+            tensors = self._prunable.local_tensors()
+            self.state.snapshot = {name: tensor.clone() for name, tensor in tensors.items()}
+
+    def _set_dropout(self, rates: Mapping[str, float]) -> None:
+        """New dropout rates, which no model stores: originals and rates in force are kept in the state."""
+        modules = self._prunable.dropouts()
+        for path, rate in rates.items():
+            self.state.dropout.setdefault(path, modules[path].p)
+            modules[path].p = rate
+        self.state.dropout_now.update(rates)
+
+
+def _refuse(recipe: Method, sharing_elsewhere: bool) -> None:
+    """Refuse what the Pruner cannot carry out."""
+    if not isinstance(recipe, Method):
+        raise RecipeError(f"{recipe!r} is no recipe; expected an edit.Method, such as methods.activation(0.9)")
+    if recipe.sharing is not None and not sharing_elsewhere:
+        raise RecipeError(
+            f"{recipe.name} shares weights once pruning is done (sharing={recipe.sharing}), which the Pruner does not "
+            "carry out; use `actprune run --method deep_compression`, or share them yourself with "
+            "artifact.SharedWeights and say Pruner(sharing_elsewhere=True)"
+        )
+
+
+def _check_fraction(recipe: Method, fraction: float | None) -> None:
+    """Raise RecipeError for an argument of ``prune()`` that means nothing."""
+    if fraction is None:
+        return
+    if not 0.0 <= fraction < 1.0:
+        raise RecipeError(f"prune(fraction={fraction!r}): expected a removed fraction 0 <= f < 1, such as 0.9")
+    if recipe.budget.kind == "threshold":
+        raise RecipeError(
+            f"prune(fraction={fraction!r}): this recipe keeps what scores at least {recipe.budget.value:g}, whatever "
+            "fraction that is; call prune() without a fraction, or use a recipe with a sparsity"
+        )
+
+
+def _check_fits(state: PruneState, parameters: dict[str, nn.Parameter]) -> None:
+    for name, mask in state.masks.items():
+        if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
+            found = tuple(parameters[name].shape) if name in parameters else "no such weight"
+            raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
+    for name, values in state.dense.items():
+        if name not in state.masks or tuple(values.shape) != tuple(local(parameters[name]).shape):
+            raise CheckpointError(
+                f"stored dense weights behind the mask of {name} are {tuple(values.shape)}: not of this model"
+            )

@@ -1,0 +1,273 @@
+"""Hooks that count at known sites, and what they count into. They run in the user's training step: every operation
+in here is paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actprune.errors import ObservationError
+from actprune.evidence import SHARED, Accumulator, OfActivations, Scratch, rows_of
+from actprune.graph import Hook, named_layers, op_of, own_modules, unit_axis
+from actprune.nodes import Graph, Site
+from actprune.types import Sums
+
+OFF, COUNT, CHECK = range(3)
+
+
+class Switch:
+    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), and where to write."""
+
+    def __init__(self) -> None:
+        self.level = OFF
+        self.scratch = Scratch()
+
+
+class Sink:
+    """All that is counted of one layer."""
+
+    def __init__(self, name: str, evidence: Iterable[OfActivations], switch: Switch) -> None:
+        self.name = name
+        self._evidence = tuple(evidence)
+        self._switch = switch
+        self._units = -1
+        self._unsound: Tensor | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        scratch = self._switch.scratch
+        self.outputs: list[Accumulator] = [
+            each.accumulator(scratch) for each in self._evidence if each.sees == "output"
+        ]
+        self.inputs: list[tuple[OfActivations, Accumulator]] = [
+            (each, each.accumulator(Scratch())) for each in self._evidence if each.sees == "input"
+        ]
+        self._first = self.outputs[0].add if len(self.outputs) == 1 else self._every
+
+    def suits(self, site: Site, *, output: bool) -> None:
+        """Leave out what says nothing at this site. Called before anything was counted."""
+        suited = tuple(each for each in self._evidence if each.counted_at(site, output=output))
+        if self._units == -1 and len(suited) < len(self._evidence):
+            self._evidence = suited
+            self._prepare()
+
+    def output(self, values: Tensor, axis: int) -> None:
+        """Count activations, units at ``axis``."""
+        if values.shape[axis] != self._units:
+            self._check_units(values, axis)
+        if self._switch.level == CHECK:
+            self._check(values, axis)
+        self._first(values, axis)
+
+    def input(self, layer: nn.Module, values: Tensor, axis: int) -> None:
+        """Count a layer's inputs, units at ``axis``."""
+        self._check(values, axis)
+        for each, accumulator in self.inputs:
+            accumulator.add(*each.rows(layer, values, axis))
+
+    def flush(self) -> Sums:
+        """All sums since the last flush. Entries that several kinds share (``rows``) are the same in each."""
+        sums: Sums = {}
+        for each in (*self.outputs, *(accumulator for _, accumulator in self.inputs)):
+            for key, value in each.flush().items():
+                assert key not in sums or key in SHARED
+                sums[key] = value
+        return sums
+
+    def sound(self) -> bool:
+        """False when a NaN or Inf was seen."""
+        return self._unsound is None or not bool(self._unsound.isnan())
+
+    def _every(self, values: Tensor, axis: int) -> None:
+        for each in self.outputs:
+            each.add(values, axis)
+
+    def _check(self, values: Tensor, axis: int) -> None:
+        if rows_of(values, axis) == 0:
+            raise ObservationError(f"{self.name} received a batch of 0 examples; leave empty batches out of the data")
+        finite = values.detach().sum(dtype=torch.float64).mul_(0)  # 0, or NaN; read at the end: no sync per batch
+        self._unsound = finite if self._unsound is None else self._unsound + finite
+
+    def _check_units(self, values: Tensor, axis: int) -> None:
+        if self._units != -1:
+            raise ObservationError(
+                f"{self.name} has {self._units} neurons, but its site now gives {tuple(values.shape)}; the model "
+                "takes another path than in its first forward: skip this layer, or observe it by modules (nn.ReLU)"
+            )
+        self._units = values.shape[axis]
+
+
+class SiteHooks:
+    """Hooks on the sites of a graph; ``calls`` tells how often each module was called in one forward (None: unknown).
+
+    rarely: put the hooks on for each counted forward only. An idle hook costs more than one thinks, because a module
+    without any takes a shorter way through ``nn.Module.__call__``.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        graph: Graph,
+        calls: Mapping[str, int] | None,
+        sinks: Mapping[str, Sink],
+        switch: Switch,
+        *,
+        rarely: bool,
+    ) -> None:
+        self._switch = switch
+        self._numbered: list[_Numbered] = []
+        self._mode: _FunctionSites | None = None
+        self._handles: list[Any] = []
+        self._outputs: list[tuple[nn.Module, Hook]] = []
+        self._inputs: list[tuple[nn.Module, Hook]] = []
+        self._rarely = rarely
+        modules = dict(own_modules(root))
+        wanted = [site for site in graph.every_site() if site.layer in sinks and sinks[site.layer].outputs]
+        for where, sites in _grouped(wanted, "module").items():
+            hook = self._module_hook(sites, None if calls is None else calls.get(where, 1), sinks)
+            self._outputs.append((modules[where], hook))
+        functions = _grouped(wanted, "function")
+        if functions:
+            self._mode = _FunctionSites({key: _table(sites, sinks) for key, sites in functions.items()})
+        for name, found in named_layers(root).items():
+            if name in sinks and sinks[name].inputs:
+                for _, layer in found:
+                    self._inputs.append((layer, _Input(sinks[name], unit_axis(layer), switch)))
+        if not rarely:
+            self._put_on()
+
+    def begin(self, level: int) -> None:
+        """A forward starts that is to be counted."""
+        self._switch.level = level
+        if self._rarely:
+            self._put_on()
+        for hook in self._numbered:
+            hook.call = 0
+        if self._mode is not None:
+            self._mode.start()
+
+    def end(self) -> None:
+        """It is over, or has failed."""
+        self._switch.level = OFF
+        if self._rarely:
+            self._take_off()
+        if self._mode is not None:
+            self._mode.stop()
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        self.end()
+        self._take_off()
+
+    def _put_on(self) -> None:
+        self._handles += [module.register_forward_hook(hook) for module, hook in self._outputs]
+        self._handles += [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer, hook in self._inputs]
+
+    def _take_off(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _module_hook(self, sites: list[Site], calls: int | None, sinks: Mapping[str, Sink]) -> Hook:
+        first = sites[0]
+        if len(sites) == calls and all(site.layer == first.layer for site in sites):
+            return _Every(sinks[first.layer].output, first.axis, self._switch)
+        numbered = _Numbered(_table(sites, sinks), self._switch)
+        self._numbered.append(numbered)
+        return numbered
+
+
+Add = Callable[[Tensor, int], None]
+Table = dict[int, list[tuple[Add, int]]]
+
+
+def _grouped(sites: Iterable[Site], kind: str) -> dict[str, list[Site]]:
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.kind == kind:
+            groups.setdefault(site.where, []).append(site)
+    return groups
+
+
+def _table(sites: Iterable[Site], sinks: Mapping[str, Sink]) -> Table:
+    """Which call counts for which layers (a residual sum ends the way of several)."""
+    table: Table = {}
+    for site in sites:
+        table.setdefault(site.call, []).append((sinks[site.layer].output, site.axis))
+    return table
+
+
+class _Every(Hook):
+    """Counts whatever the module returns."""
+
+    def __init__(self, add: Add, axis: int, switch: Switch) -> None:
+        self._add, self._axis, self._switch = add, axis, switch
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
+            self._add(output, self._axis)
+
+
+class _Numbered(Hook):
+    """Counts the calls of a shared module (one nn.ReLU for several layers) each for its own layer."""
+
+    def __init__(self, table: Table, switch: Switch) -> None:
+        self.call = 0
+        self._table, self._switch = table, switch
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
+            for add, axis in self._table.get(self.call, ()):
+                add(output, axis)
+            self.call += 1
+
+
+class _Input(Hook):
+    """Counts what goes into a layer."""
+
+    def __init__(self, sink: Sink, axis: int, switch: Switch) -> None:
+        self._sink, self._axis, self._switch = sink, axis, switch
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._switch.level and not torch.compiler.is_dynamo_compiling():
+            self._sink.input(module, args[0] if args else kwargs["input"], self._axis)
+
+
+class _FunctionSites(TorchFunctionMode):
+    """Counts what the n-th call of a function returns (F.relu, x.relu_(), ...)."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        super().__init__()
+        self._tables = tables
+        self._calls: dict[str, int] = {}
+        self._active = False
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``; count if it is one of ours."""
+        out = func(*args, **(kwargs or {}))
+        key = op_of(func).key
+        table = self._tables.get(key)
+        if table is not None:
+            call = self._calls.get(key, 0)
+            self._calls[key] = call + 1
+            for add, axis in table.get(call, ()):
+                add(out, axis)
+        return out
+
+    def start(self) -> None:
+        """Watch from now on, calls numbered from 0."""
+        self._calls.clear()
+        if not self._active:
+            super().__enter__()  # type: ignore[no-untyped-call]
+        self._active = True
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._active:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._active = False

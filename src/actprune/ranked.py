@@ -1,0 +1,277 @@
+"""L2: ``Ranked``, the standard method: score every weight, let units compete, remove the lowest within a budget.
+
+    for each of ``rounds``                              (one, as a rule)
+        score(layer)        by ``criterion``, from weight and evidence
+        units compete       within ``scope``, as ``allocation`` shares the budget out
+        the lowest go       exactly as many as the quota says
+    grow, if asked for      drop a share more, and bring as many back by a second ranking over the pruned ones
+
+An asked fraction becomes the integer ``round_half_up(fraction * total)`` of weights or FLOP; that many go, exactly (or,
+where one unit costs several, until that many have gone). Equal scores go in the order of seeded tie keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actprune.edit import Edit, Masks, Method, Quota, View, price
+from actprune.errors import RecipeError, one_of
+from actprune.evidence import Gradient
+from actprune.rank.allocate import round_half_up
+from actprune.rank.candidates import UnitScores
+from actprune.rank.rows import require_multiple
+from actprune.rank.selection import Rules, Selection
+from actprune.rank.threshold import Scored, lowest
+from actprune.rank.units import Weight
+from actprune.scopes import ALLOCATIONS, NM, SCOPES, Allocation, Densities, Scope
+from actprune.types import Criterion, Evidence, Progress, Unit
+
+
+@dataclass(frozen=True)
+class Grow:
+    """A second ranking, over what is pruned: the best of it come back, as many as are dropped for them, per layer.
+
+    At a pruning step after the first a layer drops ``share`` of its kept weights (the lowest by the method's
+    criterion) and grows as many of those that were pruned before (the highest by ``criterion``), starting from 0.
+
+    share  of the kept weights of each layer, 0..1
+    until  optimizer steps over which the share falls to 0 like half a cosine (RigL); None: it stays (SET)
+    """
+
+    criterion: Criterion
+    share: float = 0.3
+    until: int | None = None
+
+    def __post_init__(self) -> None:
+        Method._must("grow", self.criterion, Criterion, "Grow(criteria.GradientMagnitude())")
+        if not 0 <= self.share < 1 or (self.until is not None and self.until < 1):
+            raise RecipeError(f"{self}: expected a share 0 <= share < 1, and until of at least one optimizer step")
+
+    def share_at(self, progress: Progress) -> float:
+        """``share / 2 * (1 + cos(pi * step / until))``; 0 from ``until`` on."""
+        if self.until is None:
+            return self.share
+        return self.share / 2 * (1 + math.cos(math.pi * min(progress.step, self.until) / self.until))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked(Method):
+    """Independent slots, comparable, printable (``eval(repr(r)) == r``), serialisable. Others: see ``Method``.
+
+    criterion      layer -> score of every weight, larger = keep
+    unit           what is removed as one piece
+    scope          where units compete: "row", "layer", "global" or NM(n, m)
+    allocation     how layers share the budget: "uniform", "erk", "staged", Rates(..) or an object with ``densities``;
+                   of no meaning to scope "global", where they compete
+    monotone       what is pruned stays pruned; False: every pruning step chooses anew among all weights
+    keep_at_least  units per layer that never go, so that no layer is emptied
+    rounds         the quota is approached in so many rounds within one pruning step, each removing the same share of
+                   what is left, evidence collected again behind the one before (SynFlow)
+    grow           a second ranking over what is pruned (RigL, SET)
+    first          the criterion of the first pruning step, if another: a network that starts sparse (Random)
+    """
+
+    criterion: Criterion
+    unit: Unit = Weight()  # noqa: RUF009  (frozen)
+    scope: Scope = "global"
+    allocation: Allocation = "uniform"
+    monotone: bool = True
+    keep_at_least: int = 1
+    rounds: int = 1
+    grow: Grow | None = None
+    first: Criterion | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._must("criterion", self.criterion, Criterion, "criteria.Magnitude()")
+        self._must("unit", self.unit, Unit, "Weight(), Neuron() or Block(1, 4)")
+        if not isinstance(self.scope, NM):
+            one_of("scope", self.scope, SCOPES)
+        if isinstance(self.allocation, str) or not isinstance(self.allocation, Densities):
+            one_of("allocation", self.allocation, ALLOCATIONS)
+        for slot, least in (("keep_at_least", 0), ("rounds", 1)):
+            value = getattr(self, slot)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RecipeError(f"{slot}={value!r} cannot be used; expected a whole number of at least {least}")
+        if self.grow is not None:
+            self._must("grow", self.grow, Grow, "Grow(criteria.GradientMagnitude())")
+        if self.first is not None:
+            self._must("first", self.first, Criterion, "criteria.Random()")
+        _refuse_misfits(self)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What the criteria and a fitted allocation need, each once."""
+        parts = [self.criterion, *([self.grow.criterion] if self.grow else []), *([self.first] if self.first else [])]
+        needs = [need for part in parts for need in part.needs] + list(getattr(self.allocation, "needs", ()))
+        return tuple(dict.fromkeys(needs))
+
+    def needed(self, progress: Progress) -> tuple[Evidence, ...]:
+        """At the first pruning step what ``first`` needs; growth begins with the second."""
+        if progress.pruning_step == 0 and self.first is not None:
+            return self.first.needs
+        return self.evidence
+
+    @property
+    def collects_again(self) -> bool:
+        """With several rounds."""
+        return self.rounds > 1
+
+    def edit(self, view: View, quota: Quota) -> Edit:
+        """Masks; with ``grow`` also what grew."""
+        _check_layers(self, view)
+        first = self.first is not None and view.progress.pruning_step == 0
+        criterion = fitted(self.first if first and self.first else self.criterion, view)
+        for done in range(1, self.rounds):
+            share = 1 - (1 - quota.fraction) ** (done / self.rounds)
+            masks = self._masks(view, criterion, Quota(share, quota.budget))
+            view = _behind(view, masks)
+            criterion = fitted(self.criterion, view)
+        if self.grow is None or view.progress.pruning_step == 0:
+            return Edit(self._masks(view, criterion, quota))
+        return self._exchange(view, self._masks(view, criterion, quota), criterion, self.grow)
+
+    def _masks(self, view: View, criterion: Criterion, quota: Quota) -> Masks:
+        """The masks that the ranking chooses; what is dead under them is still there, but counted if it counts."""
+        if not (self.monotone or self.grow):
+            view = view.without_masks()
+        scores = UnitScores(lambda name: criterion.score(view.layer(name)))
+        rules = Rules(
+            quota.budget, self.scope, fitted(self.allocation, view), self.keep_at_least, self.allow_collapse, self.seed
+        )
+        candidates = self.unit.groups(view, lambda facts: price(quota.budget, facts))
+        selection = Selection(rules, candidates, scores, view.progress.pruning_step)
+        others = view.others.flop if quota.budget.kind == "flop" else view.others.weights
+        target = selection.target(self._on_top(view, quota), others if quota.budget.of == "all" else 0)
+        inside = all(repair.in_budget for repair in self.closing) and quota.budget.kind != "threshold"
+        graph = view.graph
+        if self.closing and inside and graph is not None and not isinstance(self.scope, NM):
+
+            def closure(masks: Masks) -> Masks:
+                for repair in self.closing:
+                    masks = repair.closes(graph, masks)
+                return masks
+
+            return _with_dead_inside(selection, target, closure)
+        return selection.masks(target)
+
+    def _on_top(self, view: View, quota: Quota) -> float:
+        """The fraction to select for. Dead weights outside the budget do not use it up: what was asked goes on top of
+        them, until nothing is left. A budget per layer has no such top: there a dead weight counts in its layer.
+        """
+        outside = any(not repair.in_budget for repair in self.closing)
+        if not outside or self.scope != "global":
+            return quota.fraction
+        mine = sum(math.prod(facts.shape) * price(quota.budget, facts) for facts in view.facts)
+        flop = quota.budget.kind == "flop"
+        others = (view.others.flop if flop else view.others.weights) if quota.budget.of == "all" else 0
+        return min(quota.fraction + view.dead / (mine + others), mine / (mine + others))
+
+    def _exchange(self, view: View, masks: Masks, criterion: Criterion, grow: Grow) -> Edit:
+        """Drop a share more of every layer, and grow as many."""
+        share, second = grow.share_at(view.progress), fitted(grow.criterion, view)
+        after: Masks = {}
+        born: Masks = {}
+        for facts in view.facts:
+            name, mask = facts.name, masks[facts.name]
+            layer = view.layer(name)
+            before = torch.ones_like(mask) if facts.mask is None else facts.mask.to(mask.device)
+            dead = ~before
+            count = min(round_half_up(share * int(mask.sum())), int(dead.sum()))
+            dropped = _lowest(name, criterion.score(layer), mask, count, self.seed)
+            grown = _lowest(name, -second.score(layer).double(), dead, count, self.seed)
+            born[name] = grown.to(mask.device)
+            after[name] = (mask & ~dropped.to(mask.device)) | born[name]
+        return Edit(after, born=born)
+
+
+def fitted(part: Any, view: View) -> Any:
+    """A criterion or an allocation that must see all layers first, having seen them."""
+    return part.fit(view) if hasattr(part, "fit") else part
+
+
+def _lowest(name: str, scores: Tensor, competing: Tensor, count: int, seed: int) -> Tensor:
+    """Bool: the ``count`` lowest of those that compete."""
+    scores = scores.contiguous()
+    alive = competing.to(scores.device).contiguous()
+    return lowest(lambda: [Scored(name, scores, 1, alive)], count, seed).removed[name]
+
+
+def _behind(view: View, masks: Masks) -> View:
+    """The view behind these masks, which are its own from then on."""
+    weights = {name: view.layer(name).weight * mask for name, mask in masks.items()}
+    facts = tuple(replace(each, mask=masks[each.name]) for each in view.facts)
+    return replace(view.behind(weights), facts=facts)
+
+
+def _with_dead_inside(selection: Selection, target: int, closure: Callable[[Masks], Masks]) -> Masks:
+    """The masks of the smallest selection that, with what is dead removed as well, reaches ``target``.
+
+    The closure only removes more, so what is removed in all grows with the selection and bisection finds the place.
+    """
+    low, high, due = 0, target, selection.due(target)
+    best = selection.masks(high)
+    if selection.removed(closure(best)) <= due:
+        return best
+    while low < high:
+        middle = (low + high) // 2
+        masks = selection.masks(middle)
+        if selection.removed(closure(masks)) >= due:
+            high, best = middle, masks
+        else:
+            low = middle + 1
+    return best
+
+
+def _refuse_misfits(recipe: Ranked) -> None:
+    """Slots that contradict one another, or would have no effect."""
+    if recipe.scope == "row" and not isinstance(recipe.unit, Weight):
+        raise RecipeError(
+            f"scope 'row' ranks weights within a row, but the unit is {recipe.unit!r}; use scope 'layer' or 'global'"
+        )
+    if isinstance(recipe.scope, NM) and not isinstance(recipe.unit, Weight):
+        raise RecipeError(f"scope {recipe.scope!r} ranks single weights, but the unit is {recipe.unit!r}; use Weight()")
+    if recipe.allocation != "uniform" and recipe.scope not in ("layer", "row"):
+        raise RecipeError(
+            f"allocation={recipe.allocation!r} would have no effect: with scope={recipe.scope!r} no budget is shared "
+            "out among layers; use scope='layer' or 'row', or leave allocation= out"
+        )
+    if recipe.budget.kind == "threshold" and isinstance(recipe.scope, NM):
+        raise RecipeError("an n:m scope fixes the sparsity, so no threshold can; use Budget.sparsity or another scope")
+    if recipe.budget.kind == "threshold" and recipe.rounds > 1:
+        raise RecipeError(
+            "rounds approach a sparsity, which a threshold does not have; use rounds=1 or Budget.sparsity"
+        )
+    if recipe.closing and recipe.regrow.startswith("dense"):
+        raise RecipeError(
+            f"remove_dead folds what dead neurons send into the next bias for good, but with regrow={recipe.regrow!r} "
+            "they may return; use regrow='frozen', or leave what is dead to compact()"
+        )
+    single = isinstance(recipe.unit, Weight) and not isinstance(recipe.scope, NM) and recipe.regrow == "frozen"
+    if recipe.grow is not None and (recipe.closing or not single):
+        raise RecipeError(
+            "grow brings single weights back, starting from 0: it goes with unit=Weight(), regrow='frozen', a "
+            f"scope that is no n:m pattern, and without remove_dead; found unit={recipe.unit!r}, "
+            f"scope={recipe.scope!r}, regrow={recipe.regrow!r}, repairs={recipe.repairs!r}"
+        )
+    needs = [need for need in recipe.evidence if isinstance(need, Gradient) and need.of is None]
+    if recipe.rounds > 1 and needs:
+        raise RecipeError(
+            f"rounds={recipe.rounds} collects evidence again within one pruning step, but the gradient of the training "
+            "loss is your loop's; give the criterion an objective, Saliency(of=...), or use rounds=1"
+        )
+
+
+def _check_layers(recipe: Ranked, view: View) -> None:
+    """Raise RecipeError where scope or masks do not fit the layers."""
+    for facts in view.facts:
+        if isinstance(recipe.scope, NM):
+            require_multiple(recipe.scope, facts.name, facts.shape)
+        if facts.mask is not None and tuple(facts.mask.shape) != facts.shape:
+            raise RecipeError(f"mask of {facts.name!r} has shape {tuple(facts.mask.shape)}; expected {facts.shape}")
