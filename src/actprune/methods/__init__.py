@@ -16,9 +16,14 @@ from actprune.methods.han import han, han_thresholds
 from actprune.methods.lamp import lamp
 from actprune.methods.lottery import lottery
 from actprune.methods.magnitude import magnitude
+from actprune.methods.movement import movement
 from actprune.methods.nuclear_norm import nuclear_norm
 from actprune.methods.random import random
+from actprune.methods.rigl import rigl
 from actprune.methods.snip import snip
+from actprune.methods.sparse_evolutionary import sparse_evolutionary
+from actprune.methods.sparsegpt import sparsegpt
+from actprune.methods.synflow import synflow
 from actprune.methods.variational_dropout import variational_dropout, variational_dropout_threshold
 from actprune.methods.wanda import wanda
 
@@ -36,10 +41,15 @@ __all__ = [
     "lottery",
     "magnitude",
     "make",
+    "movement",
     "names",
     "nuclear_norm",
     "random",
+    "rigl",
     "snip",
+    "sparse_evolutionary",
+    "sparsegpt",
+    "synflow",
     "variational_dropout",
     "variational_dropout_threshold",
     "wanda",
@@ -59,9 +69,14 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         lamp,
         lottery,
         magnitude,
+        movement,
         nuclear_norm,
         random,
+        rigl,
         snip,
+        sparse_evolutionary,
+        sparsegpt,
+        synflow,
         variational_dropout,
         variational_dropout_threshold,
         wanda,
