@@ -390,5 +390,5 @@ def _refuse_collapse(method: Method, masks: Masks, quota: Quota) -> None:
             what = f"removing all that scores below {quota.budget.value:g}"
         raise LayerCollapseError(
             f"{what} would empty {layers}, while {kept} weights are kept elsewhere; "
-            f"keep some with keep_at_least=1, use scope='layer', ask for less, or set allow_collapse=({allowed},)"
+            f"keep some with keep_at_least=1, ask for less, or set allow_collapse=({allowed},)"
         )

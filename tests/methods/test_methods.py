@@ -14,7 +14,7 @@ from actprune.errors import RecipeError
 from actprune.rank.units import Block, Neuron
 from actprune.schedules import AccuracyTriggered
 from actprune.scopes import NM
-from actprune.testing import CHECKS, check_method
+from actprune.testing import CHECKS, check_method, prune, small_net
 
 VARIANTS = {
     **{name: method for name, method in methods.REGISTRY.items() if "sparsity" in inspect.signature(method).parameters},
@@ -167,3 +167,21 @@ def test_a_criterion_of_ones_own_can_be_stored_once_registered():
         recipes.from_dict(recipes.to_dict(recipe))
     recipes.register(Quiet)
     assert recipes.from_dict(recipes.to_dict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", sorted(set(methods.REGISTRY) - {"activation_literal"}))
+def test_what_an_error_advises_is_an_option_of_every_method(name):
+    """``activation_literal`` is the method with nothing in its way: there a layer may be emptied."""
+    options = inspect.signature(methods.REGISTRY[name]).parameters
+    assert "allow_collapse" in options
+    assert "keep_at_least" in options or name == "sparsegpt"  # it removes the same share of every layer
+
+
+@pytest.mark.parametrize("name", ["magnitude", "activation", "random", "snip", "wanda"])
+def test_by_default_no_layer_is_emptied(name):
+    """A network whose second layer would go as a whole."""
+    model = small_net()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-6)
+    pruner = prune(model, methods.REGISTRY[name](0.7), 0.7)[0]
+    assert all(bool(mask.any()) for mask in pruner.masks.values())

@@ -45,7 +45,7 @@ def test_masks_are_identical_on_every_rank_and_equal_to_one_process(ranks, name)
 @pytest.mark.parametrize("name", worker.RECIPES)
 def test_zeros_are_held_on_every_rank_while_training_goes_on(ranks, name):
     for rank in ranks:
-        for key, mask in rank[name]["masks"].items():
+        for key, mask in rank[name]["later" if name == "growing" else "masks"].items():
             assert not rank[name]["trained"][key][~mask].any()
             assert not torch.equal(rank[name]["trained"][key], rank[name]["pruned"][key])
 
@@ -55,8 +55,8 @@ def test_a_rank_without_data_is_an_error_on_every_rank(ranks):
     assert "observe()" in ranks[1]["one rank without data"]
 
 
-@pytest.mark.parametrize("name", ["surgery", "surgery by thresholds"])
-def test_splicing_agrees_on_every_rank_after_training(ranks, name):
+@pytest.mark.parametrize("name", ["surgery", "surgery by thresholds", "growing"])
+def test_masks_that_move_agree_on_every_rank_after_training(ranks, name):
     zero, one = (rank[name]["later"] for rank in ranks)
     assert all(torch.equal(zero[key], one[key]) for key in zero)
     assert any((zero[key] != ranks[0][name]["masks"][key]).any() for key in zero)
@@ -70,3 +70,14 @@ def test_what_is_learnt_beside_the_weights_is_the_same_on_every_rank(ranks):
     for part in ("learnt", "masks"):
         assert all(torch.equal(zero[part][key], one[part][key]) for key in zero[part])
     assert all((value != -8.0).any() for value in zero["learnt"].values())
+
+
+def test_an_objective_gives_one_mask_or_is_refused_where_weights_are_sharded(ranks):
+    zero, one = (rank["flowing"] for rank in ranks)
+    if "refused" in zero:
+        assert "prune before you shard" in zero["refused"]
+        assert zero == one
+        return
+    alone = worker.flowing("alone", slice(None))["masks"]
+    assert all(torch.equal(zero["masks"][key], alone[key]) for key in alone)
+    assert all(torch.equal(one["masks"][key], alone[key]) for key in alone)

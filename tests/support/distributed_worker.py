@@ -25,6 +25,8 @@ RECIPES = {
     "lamp": lambda: methods.lamp(0.6),
     "surgery": lambda: methods.dns(0.6, schedule=EqualSurvivors(2)),
     "surgery by thresholds": lambda: methods.dns_thresholds(0.0, schedule=EqualSurvivors(2)),
+    "growing": lambda: methods.rigl(0.6, steps=8, every=1, stop=1.0, share=0.5),
+    "sparsegpt": lambda: methods.sparsegpt(0.5),
     "tickets": lambda: methods.lottery(0.6, pruning_steps=2),
 }
 
@@ -82,6 +84,17 @@ def session(kind, name, share):
     return {"masks": masks, "pruned": pruned, "trained": trained, "later": dict(pruner.masks)}
 
 
+def flowing(kind, share):
+    """SynFlow, which needs whole weights."""
+    model = wrapped(kind, biased_net())
+    pruner = Pruner(model, methods.synflow(0.6, rounds=3), example=small_data()[0][share][:2])
+    try:
+        pruner.prune()
+    except ModelError as error:
+        return {"refused": str(error)}
+    return {"masks": dict(pruner.masks)}
+
+
 def noisy(kind, share):
     """Train with variational dropout for three steps on this rank's share; what was learnt beside the weights."""
     inputs, labels = (part[share] for part in small_data())
@@ -119,6 +132,7 @@ def main(kind, rank, folder):
     share = slice(int(rank), None, 2)
     found = {name: session(kind, name, share) for name in RECIPES}
     found["noisy"] = noisy(kind, share)
+    found["flowing"] = flowing(kind, share)
     found["one rank without data"] = one_rank_without_data()
     torch.save(found, f"{folder}/{kind}-{rank}.pt")
     dist.barrier()

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from actprune.criteria import LearntScore
+from actprune.errors import RecipeError
 from actprune.ranked import Ranked
 from actprune.recipes import register
 from actprune.schedules import Cubic
@@ -69,13 +70,18 @@ def movement(
     ramp   where the cubic curve begins and where it ends, as fractions of ``steps``
     every  steps between two choices of the mask
     """
-    begin, end = (round(part * steps) for part in ramp)
+    if steps < 1 or not 0 <= ramp[0] <= ramp[1] <= 1:
+        raise RecipeError(
+            f"movement with steps={steps} and ramp={ramp}: expected at least 1, and two fractions in order"
+        )
+    begin = round(ramp[0] * steps)
+    end = max(begin + 1, round(ramp[1] * steps))
     return Ranked(
         name="movement",
         criterion=LearntScore(NAME),
         penalty=MovementScores(),
         budget=Budget.sparsity(sparsity),
-        schedule=schedule or Cubic(begin, end, every),
+        schedule=schedule or Cubic(begin, end, min(every, end - begin)),
         scope=scope,
         regrow="dense_frozen",
         monotone=False,

@@ -13,16 +13,21 @@ from actprune.pruner.distributed import full
 
 
 @contextmanager
-def collected(model: nn.Module, prunable: Mapping[str, nn.Parameter], into: dict[str, Tensor]) -> Iterator[None]:
+def collected(
+    model: nn.Module, prunable: Mapping[str, nn.Parameter], into: dict[str, Tensor], *, required: bool
+) -> Iterator[None]:
     """Whatever ``backward()`` leaves in ``.grad`` inside the block is added to ``into``; ``.grad`` is then as before.
 
-    Raises ObservationError when a prunable weight received no gradient, or one that is not finite.
+    required: ``backward()`` must have been called. Raises ObservationError when a prunable weight received no gradient,
+    or one that is not finite.
     """
     before: dict[nn.Parameter, Tensor | None] = {parameter: parameter.grad for parameter in model.parameters()}
     for parameter in before:
         parameter.grad = None
     try:
         yield
+        if not required and all(parameter.grad is None for parameter in prunable.values()):
+            return
         for name, gradient in present(prunable, "call loss.backward() inside observe()").items():
             into[name] = into[name] + gradient if name in into else gradient
     finally:

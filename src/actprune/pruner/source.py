@@ -14,7 +14,7 @@ from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeE
 from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
 from actprune.nodes import Graph
 from actprune.pruner.collector import Collector, check_distinct, collected_again
-from actprune.pruner.distributed import agree, full, local, reduced, reduced_gradients
+from actprune.pruner.distributed import agree, full, local, reduced, reduced_gradients, sharded
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.quiet import quiet
 from actprune.state import PruneState
@@ -213,6 +213,11 @@ class LiveSource:
         """By every prunable weight, summed over the batches."""
         (gradient,) = self.kinds.gradients
         assert gradient.of is not None
+        if shards := [name for name, parameter in self._parameters.items() if sharded(parameter)]:
+            raise ModelError(
+                f"{self.method.name} asks for the gradient of {gradient.of}, which needs whole weights; {shards[0]} "
+                "is sharded (FSDP); prune before you shard the model, or use DDP"
+            )
         batches = self.state.inputs if gradient.needs_data else [self.state.example]
         if not batches or batches[0] is None:
             raise ObservationError(

@@ -118,10 +118,11 @@ class Selection:
         possible, counted = sum(each.removable for each in self.candidates), self._counted
         if target > possible:
             word = "FLOP" if self.rules.budget.kind == "flop" else "weights"
+            only = ", or count only the prunable ones (of='prunable')" if self.rules.budget.of == "all" else ""
             raise BudgetError(
                 f"asked to remove {target} of {counted} {word} (fraction {target / counted:.6g}); only {possible} may "
                 f"be removed (fraction {possible / counted:.6g}, keep_at_least={self.rules.keep_at_least}); ask for "
-                "less, lower keep_at_least, prune more layers, or count only the prunable ones (of='prunable')"
+                f"less, lower keep_at_least=, or prune more layers{only}"
             )
 
     def _below(self, each: Candidates) -> Tensor:

@@ -88,6 +88,7 @@ _PLANS: dict[str, Callable[[Training, int, int], Mapping[str, Any]]] = {
 
 _LOOKS = {"calibration_images": IMAGES}
 _ONCE = {"schedule": "once"}
+_OWN = {"schedule": "own"}
 _GRADUAL: dict[str, Any] = {"plan": "gradual"}
 # Han's retraining at a tenth of the rate is the whole decay: on top of a cosine hardly a step would be left.
 _STEADY = {"lr_schedule": "constant"}
@@ -140,6 +141,16 @@ _ALL: tuple[Baseline, ...] = (
              {"variant": "rate"}, plan="rounds"),
     Baseline("lottery-reinit", "lottery", "tickets", "control: new initial weights after the last pruning",
              {"variant": "control"}, plan="rounds"),
+    Baseline("rigl", "rigl", "published", "sparse from the start, connections grown by gradient until 75 %",
+             settings=_OWN),
+    Baseline("set", "sparse_evolutionary", "published", "sparse from the start, connections grown at random each epoch",
+             settings=_OWN),
+    Baseline("movement", "movement", "published", "scores learnt through the mask, cubic from 10 to 70 %",
+             settings=_OWN),
+    Baseline("synflow", "synflow", "published", "before training, no data, 100 rounds",
+             settings={"schedule": "before"}),
+    Baseline("sparsegpt", "sparsegpt", "published", "one shot, halfway, the kept weights updated, same share per layer",
+             settings={**_LOOKS, **_ONCE}),
     Baseline("variational-dropout", "variational_dropout", "published",
              "Adam at lr 0.002, noise for 80 % of the epochs", settings={"optimizer": "adam", "lr": 2e-3,
              "weight_decay": 0.0}, plan="noisy"),
