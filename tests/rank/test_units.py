@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actprune.errors import RecipeError
-from actprune.rank import threshold
+from actprune.rank import ties
 from actprune.rank.rows import lowest_of_nm, lowest_of_rows, row_counts
 from actprune.rank.units import Block, Neuron, Weight
 from actprune.scopes import NM
@@ -122,7 +122,7 @@ def test_rows_do_not_depend_on_how_many_are_ranked_together(monkeypatch):
 
 
 def test_row_counts_are_even_within_their_bounds():
-    keys = threshold.unit_keys("a", 4, 0, CPU)
+    keys = ties.unit_keys("a", 4, 0, CPU)
     least, most = torch.tensor([0, 3, 0, 0]), torch.tensor([5, 5, 1, 5])
     counts = row_counts(8, least, most, keys)
     assert counts.tolist() == [2, 3, 1, 2]

@@ -3,6 +3,7 @@
 ``units``       what is removed as one piece: weights, neurons, tiles
 ``candidates``  what competes
 ``threshold``   where the cut lies: exact, without joining or sorting the scores of all layers
+``ties``        the seeded order of equal scores
 ``rows``        the lowest of every row, or of every m inputs
 ``allocate``    integer budgets per layer
 ``selection``   scope, allocation and budget applied to candidates

@@ -1,6 +1,6 @@
 """The lowest of every row, and n:m patterns: selections that stay inside small groups of one layer.
 
-Equal scores go in the order of their tie keys (``threshold``), as in the cut through many layers.
+Equal scores go in the order of their tie keys (``ties``), as in the threshold through many layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actprune.errors import RecipeError
-from actprune.rank import threshold
+from actprune.rank import ties
 from actprune.scopes import NM
 
 _AT_ONCE = 1 << 18  # weights ranked together
@@ -93,4 +93,4 @@ def _bands(name: str, scores: Tensor, seed: int) -> Iterator[tuple[slice, Tensor
     rows = max(1, _AT_ONCE // max(1, width))
     for start in range(0, scores.shape[0], rows):
         stop = min(start + rows, scores.shape[0])
-        yield slice(start, stop), threshold.unit_keys(name, (stop - start) * width, seed, scores.device, start * width)
+        yield slice(start, stop), ties.unit_keys(name, (stop - start) * width, seed, scores.device, start * width)

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actprune.errors import BudgetError, ModelError
-from actprune.rank import field, sampling, ties
-from actprune.rank.exact import cut
-from actprune.rank.field import Piece
+from actprune.rank import threshold, ties
+from actprune.rank.threshold import Scored, lowest
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 
@@ -67,8 +66,8 @@ def contests(draw):
         cost = draw(st.sampled_from((1, 3, None)))
         cost = torch.tensor(rng.integers(1, 9, size=shape)) if cost is None else cost
         alive = torch.tensor(rng.random(shape) < 0.7) if draw(st.booleans()) else None
-        pieces.append(Piece(f"layer{number}.weight", scores, cost, alive))
-    total = sum(field.competing_cost(piece) for piece in pieces)
+        pieces.append(Scored(f"layer{number}.weight", scores, cost, alive))
+    total = sum(threshold.competing_cost(piece) for piece in pieces)
     return pieces, draw(st.integers(0, total)), draw(st.integers(-3, 2**70))
 
 
@@ -77,29 +76,29 @@ def contests(draw):
 def test_equals_the_naive_reference_for_any_chunk_and_buffer_size(contest, chunk, limit):
     pieces, need, seed = contest
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(field, "CHUNK", chunk)
-        patch.setattr(sampling, "LIMIT", limit)
-        found = cut(lambda: pieces, need, seed)
+        patch.setattr(threshold, "CHUNK", chunk)
+        patch.setattr(threshold, "LIMIT", limit)
+        found = lowest(lambda: pieces, need, seed)
     assert same(found.removed, naive(pieces, need, seed))
 
 
 @pytest.mark.parametrize("levels", [1, 2, 33])
 def test_heavy_ties_end_with_a_small_buffer(monkeypatch, levels):
-    monkeypatch.setattr(sampling, "LIMIT", 300)
+    monkeypatch.setattr(threshold, "LIMIT", 300)
     torch.manual_seed(0)
-    pieces = [Piece(f"l{i}", torch.randint(0, levels, (80, 1)).expand(80, 125), 1) for i in range(3)]
+    pieces = [Scored(f"l{i}", torch.randint(0, levels, (80, 1)).expand(80, 125), 1) for i in range(3)]
     for need in (1, 15_000, 27_000, 29_999, 30_000):
-        found = cut(lambda: pieces, need, 5)
+        found = lowest(lambda: pieces, need, 5)
         assert found.cost == need == sum(int(mask.sum()) for mask in found.removed.values())
         assert same(found.removed, naive(pieces, need, 5))
 
 
 def test_the_buffers_stay_bounded_and_few_reads_suffice(monkeypatch):
-    monkeypatch.setattr(sampling, "LIMIT", 20_000)
+    monkeypatch.setattr(threshold, "LIMIT", 20_000)
     sizes = []
-    thinned = sampling.Sample.add
+    thinned = threshold._Sample.add
     monkeypatch.setattr(
-        sampling.Sample, "add", lambda self, *arguments: (thinned(self, *arguments), sizes.append(self._count))[0]
+        threshold._Sample, "add", lambda self, *arguments: (thinned(self, *arguments), sizes.append(self._count))[0]
     )
     torch.manual_seed(0)
     layers = {f"l{i}": torch.randn(1000, 500).abs() * (i + 1) for i in range(4)}
@@ -108,9 +107,9 @@ def test_the_buffers_stay_bounded_and_few_reads_suffice(monkeypatch):
     def pieces():
         reads.append(1)
         for name, scores in layers.items():
-            yield Piece(name, scores, 1)
+            yield Scored(name, scores, 1)
 
-    found = cut(pieces, 1_800_000, 0)
+    found = lowest(pieces, 1_800_000, 0)
     assert found.cost == 1_800_000
     assert max(sizes) <= 20_000
     assert len(reads) <= 4
@@ -128,29 +127,29 @@ def test_only_one_layer_of_scores_exists_at_a_time():
             generator = torch.Generator().manual_seed(number)
             scores = torch.rand(300, 300, generator=generator)
             alive.append(weakref.ref(scores))
-            piece = Piece(f"l{number}", scores, 1)
+            piece = Scored(f"l{number}", scores, 1)
             del scores
             yield piece
             del piece
 
-    assert cut(pieces, 200_000, 0).cost == 200_000
+    assert lowest(pieces, 200_000, 0).cost == 200_000
 
 
 def test_ties_are_seeded_and_do_not_depend_on_the_order_of_the_layers():
-    pieces = [Piece(name, torch.ones(40, 50), 1) for name in ("a", "b", "c")]
-    first = cut(lambda: pieces, 3000, 1).removed
-    assert same(cut(lambda: pieces[::-1], 3000, 1).removed, first)
-    assert same(cut(lambda: pieces, 3000, 1).removed, first)
-    assert not same(cut(lambda: pieces, 3000, 2).removed, first)
+    pieces = [Scored(name, torch.ones(40, 50), 1) for name in ("a", "b", "c")]
+    first = lowest(lambda: pieces, 3000, 1).removed
+    assert same(lowest(lambda: pieces[::-1], 3000, 1).removed, first)
+    assert same(lowest(lambda: pieces, 3000, 1).removed, first)
+    assert not same(lowest(lambda: pieces, 3000, 2).removed, first)
     assert all(800 < int(mask.sum()) < 1200 for mask in first.values())  # spread like coin tosses, not by layer
 
 
 def test_the_lowest_go_first_by_hand():
     pieces = [
-        Piece("a", torch.tensor([3.0, -math.inf, 0.5]), 2),
-        Piece("b", torch.tensor([1, 4], dtype=torch.int64), torch.tensor([5, 1])),
+        Scored("a", torch.tensor([3.0, -math.inf, 0.5]), 2),
+        Scored("b", torch.tensor([1, 4], dtype=torch.int64), torch.tensor([5, 1])),
     ]
-    removed = cut(lambda: pieces, 5, 0)  # -inf (2), 0.5 (2), 1 (5): reached at 9
+    removed = lowest(lambda: pieces, 5, 0)  # -inf (2), 0.5 (2), 1 (5): reached at 9
     assert removed.cost == 9
     assert removed.removed["a"].tolist() == [False, True, True]
     assert removed.removed["b"].tolist() == [True, False]
@@ -158,16 +157,16 @@ def test_the_lowest_go_first_by_hand():
 
 def test_large_integers_are_compared_exactly():
     big = 2**60
-    removed = cut(lambda: [Piece("a", torch.tensor([big + 1, big, big + 2]), 1)], 1, 0).removed["a"]
+    removed = lowest(lambda: [Scored("a", torch.tensor([big + 1, big, big + 2]), 1)], 1, 0).removed["a"]
     assert removed.tolist() == [False, True, False]
 
 
 def test_nothing_to_remove_and_everything_to_remove():
-    pieces = [Piece("a", torch.randn(5, 5), 1)]
-    assert not cut(lambda: pieces, 0, 0).removed["a"].any()
-    assert cut(lambda: pieces, 25, 0).removed["a"].all()
+    pieces = [Scored("a", torch.randn(5, 5), 1)]
+    assert not lowest(lambda: pieces, 0, 0).removed["a"].any()
+    assert lowest(lambda: pieces, 25, 0).removed["a"].all()
     with pytest.raises(BudgetError, match="26; only 25"):
-        cut(lambda: pieces, 26, 0)
+        lowest(lambda: pieces, 26, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -176,7 +175,7 @@ def test_nan_scores_name_the_layer(dtype):
     bad[70, 3] = math.nan
     bad[0, 0] = math.inf
     with pytest.raises(ModelError, match=r"1 of 5000 scores of 'fc2' are NaN"):
-        cut(lambda: [Piece("fc1", torch.ones(3, 3), 1), Piece("fc2", bad, 1)], 5, 0)
+        lowest(lambda: [Scored("fc1", torch.ones(3, 3), 1), Scored("fc2", bad, 1)], 5, 0)
 
 
 def test_keys_are_splitmix64():
