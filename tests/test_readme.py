@@ -1,5 +1,6 @@
 """The code in the README runs as it stands."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def names():
         "resuming": False,
         "train_accuracy": 0.97,
         "torch": torch,
+        "copy": copy,
     }
 
 
@@ -54,9 +56,14 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
         assert printed.startswith(space["fast"].path)
     if number == 3:
         assert float(printed.split()[0]) > 0.85
+    if number == 5:
+        assert printed.split() == ["synflow", "90%", "rigl", "90%", "sparsegpt", "50%"]
+    if number == 6:
+        assert space["pruner"].state.pruning_step == 3
+        assert "target 80.00%, actual 80" in printed
     if number == 4:
         assert sum(p.numel() for p in space["small"].parameters()) < sum(p.numel() for p in space["model"].parameters())
 
 
 def test_the_readme_has_the_examples_this_test_knows():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 7

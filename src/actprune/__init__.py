@@ -1,6 +1,6 @@
 """actprune: activation-based pruning of PyTorch networks. Count what fires, prune what does not, prove it."""
 
-from actprune import methods
+from actprune import criteria, evidence, methods, penalties, repair, schedules
 from actprune.artifact import inspect, load, pack, save
 from actprune.compact import Compaction, compact, compaction
 from actprune.edit import Edit, Method, Quota, View
@@ -42,13 +42,18 @@ __all__ = [
     "apoz",
     "compact",
     "compaction",
+    "criteria",
+    "evidence",
     "inspect",
     "load",
     "magnitude",
     "methods",
     "pack",
+    "penalties",
     "random",
+    "repair",
     "save",
+    "schedules",
     "snip",
     "wanda",
 ]

@@ -3,8 +3,8 @@
 All scores are never joined or sorted. The layers are read one at a time, as often as the search needs (twice as a
 rule), in chunks; what is kept between reads is one bool per unit, which is the answer itself, and a bounded buffer.
 
-The order is total, so the answer is unique: ascending score, then ascending tie key (``ties``). It is the answer that joining
-everything and sorting by (score, tie key) gives, whatever the chunk size, device or order of the layers.
+The order is total, so the answer is unique: ascending score, then ascending tie key (``ties``). It is the answer that
+joining everything and sorting by (score, tie key) gives, whatever the chunk size, device or order of the layers.
 
     lowest      the public function: which units go
     _Streams    many layers' scores as streams of small chunks
