@@ -349,9 +349,10 @@ def pruning_step(method: Method, view: View, quota: Quota) -> Edit:
     for repair in method.repairs:
         edit = repair.repair(view, edit)
     _refuse_collapse(method, edit.masks, quota)
-    dead = sum(
-        int((chosen[facts.name] & ~edit.masks[facts.name]).sum()) * price(quota.budget, facts) for facts in view.facts
-    )
+    if edit.masks is chosen:
+        return edit
+    lost = {facts.name: chosen[facts.name] & ~edit.masks[facts.name] for facts in view.facts}
+    dead = sum(int(torch.count_nonzero(lost[facts.name])) * price(quota.budget, facts) for facts in view.facts)
     return edit._replace(dead=dead)
 
 
