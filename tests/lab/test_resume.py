@@ -81,9 +81,10 @@ def killed_at(monkeypatch, moment, act):
     return False
 
 
-@pytest.mark.parametrize("method", ["activation", "activation_literal"])
+@pytest.mark.parametrize("method", ["activation", "activation_literal", "rigl", "movement"])
 def test_killed_at_every_kind_of_moment(tmp_path, monkeypatch, method):
-    config = settings(method=method)
+    own = {"schedule": "own"} if method in ("rigl", "movement") else {}
+    config = settings(method=method, **own)
     reference = evidence(run(config, tmp_path / "whole", plots=False).folder)
     moments = [*range(3, 20, 2), 31, 47, 61] if method == "activation" else [8, 20, 37]
     for moment in moments:

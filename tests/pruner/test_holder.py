@@ -1,10 +1,13 @@
 """Zeros hold between and within optimizer steps, and splicing keeps the dense weights behind the mask."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from actprune import Pruner
+from actprune.criteria import Magnitude
 from actprune.errors import ActpruneError, RecipeError
 from actprune.repair import Rewind
 from actprune.schedules import EqualSurvivors
@@ -94,3 +97,23 @@ def test_attach_refuses_before_it_hooks():
         pruner.attach(optimizer, mask_grads=True)
     step(model, optimizer)
     assert pruner.state.step == 0
+
+
+def test_a_pruning_step_inside_a_step_sees_zeros_where_something_is_pruned():
+    """Not what the optimizer has just written there."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Noting(Magnitude):
+        def score(self, layer):
+            if layer.mask is not None:
+                seen.append(bool(layer.weight[~layer.mask].any()))
+            return super().score(layer)
+
+    model = net()
+    pruner = Pruner(model, recipe(criterion=Noting(), schedule=EqualSurvivors(3, every=1)))
+    pruner.attach(optimizer := sgd(model))
+    for _ in range(3):
+        step(model, optimizer)
+    assert seen
+    assert not any(seen)

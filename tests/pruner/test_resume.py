@@ -1,6 +1,7 @@
 """State goes through a file and back without pickle and without a changed bit."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 
 from actprune import Pruner, methods
 from actprune.errors import CheckpointError
-from actprune.testing import small_net
+from actprune.schedules import Cubic, Decaying
+from actprune.testing import small_data, small_net
 from support.engine import X, net, recipe, sgd, step, surgery
 from support.training import pruned, train
 
@@ -100,3 +102,66 @@ def test_stored_dense_weights_must_fit():
     stored["dense"]["0.weight"] = torch.zeros(6)
     with pytest.raises(CheckpointError, match="behind the mask"):
         Pruner(net(), surgery()).load_state_dict(stored)
+
+
+MOVING = {
+    "rigl": lambda: methods.rigl(0.6, steps=12, every=2, stop=1.0, share=0.4),
+    "sparse_evolutionary": lambda: methods.sparse_evolutionary(0.6, steps=12, steps_per_epoch=2, share=0.4),
+    "movement": lambda: methods.movement(0.6, steps=12, every=1),
+    "dns": lambda: methods.dns(0.6, schedule=Decaying(1, 11, ramp=5)),
+    "snip": lambda: methods.snip(0.6, schedule=Cubic(0, 9, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize("stop", [3, 6, 7])
+def test_masks_that_move_go_on_bit_for_bit_after_a_resume(name, stop):
+    """Weights, masks, what is behind them, what is learnt and momentum, in a new process."""
+
+    def begun():
+        model = small_net()
+        pruner = Pruner(model, MOVING[name]())
+        optimizer = torch.optim.SGD([*model.parameters(), *pruner.extra_parameters()], lr=0.3, momentum=0.9)
+        return model, pruner, optimizer
+
+    def trained(model, pruner, optimizer, steps):
+        for number in steps:
+            inputs, labels = (part[number % 8 :: 8] for part in small_data())
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+
+    whole = begun()
+    if whole[1].due():
+        whole[1].prune()
+    whole[1].attach(whole[2])
+    trained(*whole, range(stop))
+    stored = io.BytesIO()
+    torch.save([part.state_dict() for part in whole], stored)
+    trained(*whole, range(stop, 12))
+    stored.seek(0)
+    again = begun()
+    for part, state in zip(again, torch.load(stored, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    again[1].attach(again[2])
+    trained(*again, range(stop, 12))
+    assert whole[1].state.pruning_step == again[1].state.pruning_step > 2
+    for part, other in zip(whole, again, strict=True):
+        assert_same(part.state_dict(), other.state_dict())
+
+
+def assert_same(one, two):
+    """Nested dicts and lists of tensors and numbers, bit for bit."""
+    assert type(one) is type(two)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_same(one[key], two[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(two)
+        for left, right in zip(one, two, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == two

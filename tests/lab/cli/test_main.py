@@ -171,3 +171,12 @@ def test_methods_are_listed_with_their_sources():
     wrong = call("methods", "snipp")
     assert wrong.exit_code == 2
     assert "did you mean 'snip'?" in plain(wrong.output)
+
+
+def test_gradients_of_the_loss_under_a_cubic_schedule(tmp_path):
+    """Three pruning steps, each by the gradients that the optimizer's step finds."""
+    result = call(*QUICK, "--method", "snip", "--schedule", "cubic", "--pruning-steps", "3", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["pruning_steps_done"] == 3
+    assert summary["actual"] == pytest.approx(0.5, abs=1e-3)
