@@ -82,11 +82,12 @@ class Pruner:
 
         Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
         """
-        needed = Kinds.of(self.recipe.needed(self.state.progress))
-        gradients = needed.training_gradient
+        gradients = self._kinds.training_gradient
         with ExitStack() as stack:
             if gradients:
-                alone = not needed.activations  # else this may be for the others, and a step brings its own gradients
+                needed = Kinds.of(self.recipe.needed(self.state.progress))
+                # where there is other evidence this may be for that one alone: a step brings its own gradients
+                alone = needed.training_gradient and not needed.activations
                 stack.enter_context(collected(self.model, self.parameters, self.state.gradients, required=alone))
             stack.enter_context(self._collector.observing(gradients=gradients))
             yield
