@@ -28,8 +28,7 @@ import torch
 from torch import nn
 
 from actprune.artifact import Document, build, from_bytes, published, to_bytes
-from actprune.artifact.container import digest
-from actprune.artifact.dictionary import DICTIONARY
+from actprune.artifact.container import DICTIONARY, digest
 from actprune.artifact.save import described
 from actprune.errors import ArtifactError
 from actprune.program import Program, export

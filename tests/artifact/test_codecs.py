@@ -10,14 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actprune.artifact import huffman, positions, values
-from actprune.artifact.bits import Cursor, packed, packed_size, unpacked, varint
-from actprune.artifact.bound import entropy_bits, log2_choose
-from actprune.artifact.coder import Meter, Reader, Writer
-from actprune.artifact.encodings import candidates, chosen, code, read_raw, size, write_raw
-from actprune.artifact.kmeans import centroids, nearest
-from actprune.artifact.parts import join, split
-from actprune.artifact.values import Kind
+from actprune.artifact import deep_compression, tensor, values
+from actprune.artifact.encoding import candidates, chosen, code, read_raw, size, write_raw
+from actprune.artifact.entropy import Cursor, Meter, Reader, Writer, packed, packed_size, unpacked, varint
+from actprune.artifact.inspect import entropy_bits, log2_choose
+from actprune.artifact.tensor import join, split
+from actprune.artifact.values import Kind, centroids, nearest
 from actprune.errors import ArtifactError
 
 pytest.importorskip("constriction")
@@ -61,18 +59,18 @@ def test_a_cursor_does_not_overrun():
 def test_positions_round_trip_in_every_encoding(shape, density, seed):
     mask = masked(shape, density, seed) != 0
     writer = Writer()
-    positions.code_mask(writer, shape, mask)
-    found = positions.code_mask(Reader(writer.getvalue()), shape, None)
+    tensor.code_mask(writer, shape, mask)
+    found = tensor.code_mask(Reader(writer.getvalue()), shape, None)
     np.testing.assert_array_equal(found, mask.ravel())
-    np.testing.assert_array_equal(positions.read_gaps(Cursor(positions.gaps(mask)), mask.size), mask.ravel())
-    np.testing.assert_array_equal(positions.read_bitmask(Cursor(positions.bitmask(mask)), mask.size), mask.ravel())
+    np.testing.assert_array_equal(tensor.read_gaps(Cursor(tensor.gaps(mask)), mask.size), mask.ravel())
+    np.testing.assert_array_equal(tensor.read_bitmask(Cursor(tensor.bitmask(mask)), mask.size), mask.ravel())
 
 
 def test_the_meter_measures_what_the_writer_writes():
     mask = masked((60, 80), 0.05, 0) != 0
     meter, writer = Meter(), Writer()
-    positions.code_mask(meter, mask.shape, mask)
-    positions.code_mask(writer, mask.shape, mask)
+    tensor.code_mask(meter, mask.shape, mask)
+    tensor.code_mask(writer, mask.shape, mask)
     assert abs(meter.bits / 8 - len(writer.getvalue())) <= 8
 
 
@@ -81,14 +79,14 @@ def test_uneven_densities_are_coded_below_the_bound_of_random_masks():
     rows, columns = rng.gamma(0.7, size=(100, 1)), rng.gamma(0.7, size=(1, 200))
     mask = rng.random((100, 200)) < np.minimum(0.04 * rows * columns, 0.9)
     meter = Meter()
-    positions.code_mask(meter, mask.shape, mask)
+    tensor.code_mask(meter, mask.shape, mask)
     assert meter.bits < 0.9 * log2_choose(mask.size, int(mask.sum()))
 
 
 def test_random_masks_cost_their_entropy():
     mask = masked((100, 200), 0.03, 1) != 0
     meter = Meter()
-    positions.code_mask(meter, mask.shape, mask)
+    tensor.code_mask(meter, mask.shape, mask)
     assert meter.bits < 1.05 * log2_choose(mask.size, int(mask.sum()))
 
 
@@ -185,22 +183,22 @@ def test_values_that_do_not_fit_are_refused_with_the_tensor_named(value, kind):
 def test_huffman_round_trips(size, count, seed):
     rng = np.random.default_rng(seed)
     symbols = np.minimum(rng.geometric(0.3, count) - 1, size - 1)
-    data = huffman.write(symbols, max(2, size))
+    data = deep_compression.huffman_coded(symbols, max(2, size))
     cursor = Cursor(data)
-    np.testing.assert_array_equal(huffman.read(cursor, max(2, size), count), symbols)
+    np.testing.assert_array_equal(deep_compression.read_huffman(cursor, max(2, size), count), symbols)
     assert cursor.left == 0
 
 
 def test_huffman_is_within_a_bit_of_the_entropy():
     symbols = np.minimum(np.random.default_rng(0).geometric(0.2, 5000) - 1, 31)
-    lengths = huffman.code_lengths(np.bincount(symbols, minlength=32))
+    lengths = deep_compression.code_lengths(np.bincount(symbols, minlength=32))
     assert entropy_bits(symbols) <= lengths[symbols].sum() <= entropy_bits(symbols) + len(symbols)
     assert sum(2.0 ** -int(length) for length in lengths if length) == 1
 
 
 def test_huffman_codes_stay_short_for_extreme_counts():
     counts = np.array([2**n for n in range(40)])
-    assert huffman.code_lengths(counts).max() <= huffman.LONGEST
+    assert deep_compression.code_lengths(counts).max() <= deep_compression.LONGEST
 
 
 def test_exact_k_means_is_the_optimum():

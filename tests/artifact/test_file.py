@@ -209,10 +209,10 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_without_the_range_coder_files_are_larger_and_load(tmp_path, monkeypatch):
-    from actprune.artifact import encodings
+    from actprune.artifact import encoding
 
     coded = save(program(0.1, (200, 100, 4)), tmp_path / "coded", values="shared3")
-    monkeypatch.setattr(encodings, "available", lambda: False)
+    monkeypatch.setattr(encoding, "available", lambda: False)
     plain = save(program(0.1, (200, 100, 4)), tmp_path / "plain", values="shared3")
     assert {item.encoding for item in inspect(plain).tensors} <= {"bits", "gaps", "all", "plain"}
     assert coded.stat().st_size < plain.stat().st_size
@@ -221,14 +221,14 @@ def test_without_the_range_coder_files_are_larger_and_load(tmp_path, monkeypatch
 
 
 def test_a_missing_range_coder_is_named(tmp_path, monkeypatch):
-    from actprune.artifact import coder
+    from actprune.artifact import entropy
 
     path = save(program(0.1, (200, 100, 4)), tmp_path / "coded", values="shared3")
 
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(coder.importlib, "import_module", missing)
+    monkeypatch.setattr(entropy.importlib, "import_module", missing)
     with pytest.raises(ArtifactError, match="pip install constriction"):
         load(path)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from actprune.artifact import build, document, from_bytes, to_bytes
-from actprune.artifact.bits import Cursor
 from actprune.artifact.container import disassemble
+from actprune.artifact.entropy import Cursor
 from actprune.program import Program, Ref, Step
 
 pytest.importorskip("constriction")

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actprune.artifact import build, from_bytes, load, published, save, to_bytes
-from actprune.artifact.bits import varint
-from actprune.artifact.container import assemble
-from actprune.artifact.header import Header
-from actprune.artifact.parts import Spec
+from actprune.artifact.container import Header, assemble
+from actprune.artifact.entropy import varint
 from actprune.artifact.save import described
+from actprune.artifact.tensor import Spec
 from actprune.errors import ArtifactError
 from support.artifact_files import header_text, program, resealed, with_header
 

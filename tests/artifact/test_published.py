@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actprune.artifact import build, from_bytes, layer_size, published, to_bytes
-from actprune.artifact.bits import Cursor
-from actprune.artifact.bound import entropy_bits, log2_choose
 from actprune.artifact.deep_compression import prepare, read, write
-from actprune.artifact.parts import join
+from actprune.artifact.entropy import Cursor
+from actprune.artifact.inspect import entropy_bits, log2_choose
+from actprune.artifact.tensor import join
 from actprune.errors import ArtifactError
 from support.artifact_files import program
 

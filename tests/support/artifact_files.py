@@ -6,9 +6,8 @@ import zlib
 
 import torch
 
-from actprune.artifact.bits import varint
-from actprune.artifact.container import Entry, assemble, digest
-from actprune.artifact.dictionary import DICTIONARY
+from actprune.artifact.container import DICTIONARY, Entry, assemble, digest
+from actprune.artifact.entropy import varint
 from actprune.program import Program, export
 from support.nets import drawn_mlp
 

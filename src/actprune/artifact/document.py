@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.artifact import deep_compression, encodings, limits, values
-from actprune.artifact.bits import Cursor, varint
-from actprune.artifact.coder import Reader, Writer
-from actprune.artifact.container import ENTRY, NAMES, Entry, assemble, disassemble
-from actprune.artifact.header import Header
-from actprune.artifact.parts import Parts, Spec, join, split
+from actprune.artifact import deep_compression, encoding, values
+from actprune.artifact.container import ENTRY, NAMES, Entry, Header, assemble, disassemble
+from actprune.artifact.entropy import Cursor, Reader, Writer, varint
+from actprune.artifact.tensor import Parts, Spec, join, split
 from actprune.artifact.values import Kind
 from actprune.errors import ArtifactError
 
@@ -44,7 +42,7 @@ def document(
         if name == ENTRY:
             raise ArtifactError(f"a tensor cannot be called {ENTRY!r}: files keep their header under that name")
         spec, parts[name] = split(name, tensor, kinds.get(name, "fp32"))
-        specs.append(encodings.chosen(spec, parts[name])[0])
+        specs.append(encoding.chosen(spec, parts[name])[0])
     return Document(Header(structure, specs, about), parts)
 
 
@@ -80,12 +78,12 @@ def to_bytes(doc: Document) -> bytes:
         if spec.encoding == "plain":
             plain[spec.name] = _plain(spec, doc.parts[spec.name])
         elif spec not in coded:
-            raw += encodings.write_raw(spec, doc.parts[spec.name])
+            raw += encoding.write_raw(spec, doc.parts[spec.name])
     stream = b""
     if coded:
         writer = Writer()
         for spec in coded:
-            encodings.code(writer, spec, doc.parts[spec.name])
+            encoding.code(writer, spec, doc.parts[spec.name])
         stream = writer.getvalue()
     return assemble(plain, varint(len(header)) + varint(len(stream)) + header + stream + bytes(raw))
 
@@ -96,7 +94,7 @@ def _plain(spec: Spec, parts: Parts) -> Entry:
     return Entry(_DTYPES[spec.kind], spec.shape, memoryview(data))
 
 
-def read(path: str | Path, max_bytes: int = limits.MAX_BYTES) -> tuple[Document, int]:
+def read(path: str | Path, max_bytes: int = encoding.MAX_BYTES) -> tuple[Document, int]:
     """The document in a file, and the file's length. Raises ArtifactError whatever is wrong with it."""
     path = Path(path)
     try:
@@ -117,11 +115,11 @@ def read(path: str | Path, max_bytes: int = limits.MAX_BYTES) -> tuple[Document,
 def estimated_size(doc: Document) -> float:
     """About as many bytes as ``to_bytes`` returns, without coding anything that was measured before."""
     return (
-        len(doc.header.deflated()) + 150 + sum(encodings.size(spec, doc.parts[spec.name]) for spec in doc.header.specs)
+        len(doc.header.deflated()) + 150 + sum(encoding.size(spec, doc.parts[spec.name]) for spec in doc.header.specs)
     )
 
 
-def from_bytes(content: bytes, max_bytes: int = limits.MAX_BYTES) -> Document:
+def from_bytes(content: bytes, max_bytes: int = encoding.MAX_BYTES) -> Document:
     """Inverse of ``to_bytes``. Raises ArtifactError for anything else; time and memory are bounded."""
     try:
         return _from_bytes(content, max_bytes)
@@ -136,16 +134,16 @@ def _from_bytes(content: bytes, max_bytes: int) -> Document:
     cursor = Cursor(blob)
     header_length, stream_length = cursor.varint(), cursor.varint()
     header = Header.inflated(cursor.take(header_length))
-    limits.check(header.specs, len(content), max_bytes)
+    encoding.check(header.specs, len(content), max_bytes)
     coder = _reader(cursor.take(stream_length))
     parts = {}
     for spec in header.specs:
         if spec.encoding == "plain":
             parts[spec.name] = _read_plain(spec, plain)
         elif spec.encoding.startswith("coded"):
-            parts[spec.name] = encodings.code(next(coder), spec, None)
+            parts[spec.name] = encoding.code(next(coder), spec, None)
         else:
-            parts[spec.name] = encodings.read_raw(cursor, spec)
+            parts[spec.name] = encoding.read_raw(cursor, spec)
     if cursor.left or plain:
         raise ArtifactError("the file holds data that its header does not mention")
     return Document(header, parts)

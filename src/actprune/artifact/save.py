@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actprune.artifact.coder import available
 from actprune.artifact.document import Document, document, to_bytes
+from actprune.artifact.entropy import available
 from actprune.artifact.values import Kind
 from actprune.atomic import write_bytes
 from actprune.errors import ArtifactError

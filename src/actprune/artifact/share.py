@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from actprune.artifact.kmeans import Init, centroids, nearest
+from actprune.artifact.values import Init, centroids, nearest
 from actprune.errors import ArtifactError
 
 Gradient = Literal["sum", "mean"]

@@ -1,17 +1,20 @@
-"""L4: one tensor to bytes and back: every encoding that can hold it is tried, the smallest is kept."""
+"""L4: one tensor to bytes and back: every encoding that can hold it is tried, the smallest is kept.
+
+Also what a file may make its reader do: memory and time relative to the file's length.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from actprune.artifact import deep_compression, positions, values
-from actprune.artifact.bits import Cursor
-from actprune.artifact.coder import Coder, Meter, available
-from actprune.artifact.parts import Parts, Spec
+from actprune.artifact import deep_compression, tensor, values
+from actprune.artifact.entropy import Coder, Cursor, Meter, available
+from actprune.artifact.tensor import Parts, Spec
 from actprune.artifact.values import Kind
+from actprune.errors import ArtifactError
 from actprune.program.nodes import DTYPES
 
 PLAIN_FROM = 1024  # bytes: a smaller entry of its own would cost more in names than it is worth
@@ -39,9 +42,7 @@ def write_raw(spec: Spec, parts: Parts) -> bytes:
         return deep_compression.write(spec, parts)
     if spec.kind == "raw":
         return parts.raw
-    where = (
-        b"" if parts.mask is None else (positions.gaps if spec.encoding == "gaps" else positions.bitmask)(parts.mask)
-    )
+    where = b"" if parts.mask is None else (tensor.gaps if spec.encoding == "gaps" else tensor.bitmask)(parts.mask)
     return where + (values.write(parts.symbols) if parts.symbols is not None else b"")
 
 
@@ -52,7 +53,7 @@ def read_raw(cursor: Cursor, spec: Spec) -> Parts:
     if spec.kind == "raw":
         return Parts(None, raw=bytes(cursor.take(spec.numel * DTYPES[spec.dtype].itemsize)))
     cells = math.prod(spec.grid)
-    readers = {"bits": positions.read_bitmask, "gaps": positions.read_gaps}
+    readers = {"bits": tensor.read_bitmask, "gaps": tensor.read_gaps}
     mask = readers[spec.encoding](cursor, cells) if spec.encoding in readers else None
     if not spec.has_values:
         return Parts(mask)
@@ -64,7 +65,7 @@ def code(coder: Coder, spec: Spec, parts: Parts | None) -> Parts:
     """Write ``parts`` to the range coder, or read them from it (None)."""
     mask = None
     if spec.encoding == "coded":
-        mask = positions.code_mask(coder, spec.grid, None if parts is None else parts.mask)
+        mask = tensor.code_mask(coder, spec.grid, None if parts is None else parts.mask)
     if not spec.has_values:
         return Parts(mask)
     given = None if parts is None else parts.symbols
@@ -86,7 +87,7 @@ def work(spec: Spec) -> int:
     """Time that decoding takes, in cells of a mask; 0 where it is in proportion to the bytes stored."""
     if not spec.encoding.startswith("coded"):
         return 0
-    where = positions.work(spec.grid) if spec.encoding == "coded" else 0
+    where = tensor.work(spec.grid) if spec.encoding == "coded" else 0
     if not spec.has_values:
         return where
     kind = Kind.of(spec.kind)
@@ -97,7 +98,7 @@ def size(spec: Spec, parts: Parts) -> float:
     """Bytes of a tensor in its encoding."""
     if not spec.encoding.startswith("coded"):
         return len(write_raw(spec, parts))
-    where = 0.0 if parts.mask is None else _position_bits(spec.grid, positions.bitmask(parts.mask))
+    where = 0.0 if parts.mask is None else _position_bits(spec.grid, tensor.bitmask(parts.mask))
     meter = Meter()
     if parts.symbols is not None:
         values.code(meter, parts.symbols.kind, parts.symbols.symbols.size, spec.rows, parts.symbols)
@@ -108,5 +109,36 @@ def size(spec: Spec, parts: Parts) -> float:
 def _position_bits(grid: tuple[int, ...], mask: bytes) -> float:
     """Kept, as packing tries many precisions for the same positions."""
     meter = Meter()
-    positions.code_mask(meter, grid, positions.read_bitmask(Cursor(mask), math.prod(grid)))
+    tensor.code_mask(meter, grid, tensor.read_bitmask(Cursor(mask), math.prod(grid)))
     return meter.bits
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+MAX_BYTES = 1 << 31
+_FREE_BYTES, _BYTES_PER_BYTE = 1 << 26, 1 << 14
+_FREE_WORK, _WORK_PER_BYTE = 1 << 20, 1 << 12
+
+
+def check(specs: Sequence[Spec], file_bytes: int, max_bytes: int) -> None:
+    """Memory and time that the tensors of a file ask for. Raises ArtifactError when it is too much.
+
+    Tensors may take ``max_bytes``, and 64 MiB or 16,384 times the file's length, whichever is more; decoding may take
+    about as long as a tensor of average emptiness takes for that many bytes.
+    """
+    # An axis of length 0 must not hide the others: a scale for every row is read all the same.
+    cells = [math.prod(max(length, 1) for length in spec.shape) for spec in specs]
+    sizes = (count * DTYPES[spec.dtype].itemsize for spec, count in zip(specs, cells, strict=True))
+    declared = sum(max(size, spec.extent) for size, spec in zip(sizes, specs, strict=True))
+    if declared > max_bytes:
+        raise ArtifactError(
+            f"the file declares tensors of {declared} bytes; the limit is {max_bytes}. If you trust it, load it with a "
+            "larger max_bytes"
+        )
+    if declared > max(_FREE_BYTES, _BYTES_PER_BYTE * file_bytes):
+        raise ArtifactError(
+            f"a file of {file_bytes} bytes declares tensors of {declared} bytes; it is damaged or hostile"
+        )
+    if sum(work(spec) for spec in specs) > _FREE_WORK + _WORK_PER_BYTE * file_bytes:
+        raise ArtifactError(f"decoding a file of {file_bytes} bytes would take too long; it is damaged or hostile")
