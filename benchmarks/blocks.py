@@ -3,25 +3,26 @@
     python benchmarks/blocks.py                 # trains the block trials (3 seeds, two data sets), then the report
     python benchmarks/blocks.py --report        # only measures latency and writes the report
 
-Same network, training and budget as benchmarks/founding.py, whose unstructured trials are the comparison. One line per
-finished run goes to docs/results/blocks.jsonl; a trial that is there is never computed twice.
+Same network, training and budget as benchmarks/founding.py, whose unstructured trials are the comparison. Rows:
+docs/results/blocks.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import founding
+from actprune.lab.sweep import Row, Trial, main, rows, select, spread, table
 
 RESULTS = Path("docs/results/blocks.jsonl")
 SPARSITIES = (0.9, founding.HIGH)
+PATHS = ("litert sparse", "litert blocks", "numba sparse", "mkl sparse", "onnxruntime compact")
+SINGLE = {"global": "guarded neuron_weight layer_mean at {:g}", "layer": "guarded neuron_weight per layer at {:g}"}
 
 
-def trials() -> dict[str, dict[str, Any]]:
+def settings() -> dict[str, dict[str, Any]]:
     """Name of a trial -> what distinguishes its RunConfig. Inputs of the layers are multiples of 4: no edge tiles."""
     return {
         f"block(1, 4) {scope} at {of_all:g}": {
@@ -30,26 +31,21 @@ def trials() -> dict[str, dict[str, Any]]:
             "options": {"score": "neuron_weight", "scope": scope, "unit": "block(1, 4)"},
         }
         for of_all in SPARSITIES
-        for scope in ("global", "layer")
+        for scope in SINGLE
     }
 
 
-def train(data: list[str], seeds: list[int]) -> None:
-    founding.RESULTS = RESULTS
-    founding.trials = trials
-    founding.sweep(data, seeds, "", jobs=1)
+def one(trial: str, data: str, seed: int) -> Row:
+    return founding.computed(settings()[trial], trial, data, seed)
 
 
-def accuracies(path: Path) -> dict[tuple[str, str], list[float]]:
-    """(trial, data) -> test accuracies by seed."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for line in (json.loads(row) for row in path.read_text().splitlines()):
-        if "summary" in line:
-            found.setdefault((line["trial"], line["data"]), []).append(line["summary"]["test_accuracy"])
-    return found
+TRIALS = [
+    Trial({"trial": name, "data": data, "seed": seed}, "blocks:one")
+    for seed in (0, 1, 2) for data in founding.RETRAIN_TO for name in settings()
+]  # fmt: skip
 
 
-def latency() -> list[dict[str, Any]]:
+def latency() -> list[Row]:
     """Seed 0 on MNIST, per layer, both patterns: every path that reads zeros, and the dense ones."""
     import torch
 
@@ -60,9 +56,9 @@ def latency() -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     lines = []
     for of_all in SPARSITIES:
-        for pattern, trial in (("single weights", f"guarded neuron_weight per layer at {of_all:g}"),
-                              ("1x4 blocks", f"block(1, 4) layer at {of_all:g}")):  # fmt: skip
-            found = shipped.read(Path("runs/founding") / f"mnist 0 {trial}".replace(" ", "-"))
+        for pattern, trial in (("single weights", SINGLE["layer"].format(of_all)),
+                               ("1x4 blocks", f"block(1, 4) layer at {of_all:g}")):  # fmt: skip
+            found = shipped.read(founding.folder(trial, "mnist", 0))
             data = found.dataset.validation[0][:4096]
             job = prepared(shipped.small(found).model, data[:2], dense=found.model)
             for batch in measure(job, (1, 32, 256), data, 3.0):
@@ -73,44 +69,43 @@ def latency() -> list[dict[str, Any]]:
     return lines
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Accuracy of both patterns, then latency."""
-    single, blocks = accuracies(founding.RESULTS), accuracies(RESULTS)
-    rows = ["| removed | scope | data | single weights | 1x4 blocks | difference |", "|" + "---|" * 6]
+def accuracies(found: list[Row], trial: str, data: str) -> list[float]:
+    """Test accuracies by seed."""
+    return [row["summary"]["test_accuracy"] for row in select(found, trial=trial, data=data) if "summary" in row]
+
+
+def accuracy_table(found: list[Row]) -> str:
+    """Both patterns side by side."""
+    single, body = rows(founding.RESULTS), []
     for of_all in SPARSITIES:
-        for scope, name in (("global", f"guarded neuron_weight layer_mean at {of_all:g}"),
-                            ("layer", f"guarded neuron_weight per layer at {of_all:g}")):  # fmt: skip
-            for data in ("mnist", "fashion-mnist"):
-                pair = single.get((name, data), []), blocks.get((f"block(1, 4) {scope} at {of_all:g}", data), [])
-                if all(pair):
-                    gap = 100 * (mean(pair[1]) - mean(pair[0]))
-                    rows.append(
-                        f"| {of_all:.2%} | {scope} | {data} | {_spread(pair[0])} | {_spread(pair[1])} | {gap:+.2f} |"
-                    )
-    paths = ("litert sparse", "litert blocks", "numba sparse", "mkl sparse", "onnxruntime compact")
-    rows += ["", "Times faster than the fastest dense runtime (MNIST, per layer, seed 0, 1 thread):", ""]
-    rows += [f"| removed | pattern | batch | {' | '.join(paths)} |", "|" + "---|" * (3 + len(paths))]
-    for line in lines:
-        gains = [f"{line['dense'] / line[path]:.1f}x" if path in line else "" for path in paths]
-        rows.append(f"| {line['removed']:.2%} | {line['pattern']} | {line['batch']} | {' | '.join(gains)} |")
-    return "\n".join(rows) + "\n"
+        for scope, name in SINGLE.items():
+            for data in founding.RETRAIN_TO:
+                one, four = (accuracies(single, name.format(of_all), data),
+                             accuracies(found, f"block(1, 4) {scope} at {of_all:g}", data))  # fmt: skip
+                if one and four:
+                    gap = f"{100 * (mean(four) - mean(one)):+.2f}"
+                    body.append((f"{of_all:.2%}", scope, data, spread(one, 2, 100), spread(four, 2, 100), gap))
+    return table(("removed", "scope", "data", "single weights", "1x4 blocks", "difference"), body)
 
 
-def _spread(values: list[float]) -> str:
-    around = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.2f}{around}"
+def latency_table(lines: list[Row]) -> str:
+    """Times faster than dense."""
+    body = [
+        (f"{line['removed']:.2%}", line["pattern"], str(line["batch"]),
+         *(f"{line['dense'] / line[path]:.1f}x" if path in line else "" for path in PATHS))
+        for line in lines
+    ]  # fmt: skip
+    return table(("removed", "pattern", "batch", *PATHS), body)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mnist,fashion-mnist")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--report", action="store_true", help="only measure latency and write the report")
-    options = parser.parse_args()
-    if not options.report:
-        train(options.data.split(","), [int(seed) for seed in options.seeds.split(",")])
-    RESULTS.with_name("blocks-table.md").write_text(table(latency()))
+def report(found: list[Row]) -> None:
+    """docs/results/blocks-table.md; needs the runs' folders, for latency is measured anew."""
+    text = [
+        accuracy_table(found),
+        "Times faster than the fastest dense runtime (MNIST, per layer, seed 0, 1 thread):\n",
+    ]
+    RESULTS.with_name("blocks-table.md").write_text("\n".join([*text, latency_table(latency())]))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TRIALS, RESULTS, report)

@@ -2,24 +2,24 @@
 
     python benchmarks/deep_compression.py                      # trains what is missing, then everything, 3 seeds
     python benchmarks/deep_compression.py --only lenet-300-100 --seeds 0
-    python benchmarks/deep_compression.py --report             # only the table, from the results so far
+    python benchmarks/deep_compression.py --report             # only the table, from the rows so far
 
 For each seed a network is pruned by activation to the paper's sparsity (8 % of the weights left) and shipped twice:
 *published*: per-layer codebooks of the paper's width, evenly initialised, centroids fine-tuned by the summed gradients
 of fixed clusters, 5-bit gaps with filler zeros, Huffman codes; *ours*: compacted, codebooks and assignments trained,
 and positions and values range-coded, at most 0.1 point of validation accuracy lost. Sparser networks show how small a
-file of the paper's error can be. One line per finished trial goes to docs/results/deep-compression.jsonl.
+file of the paper's error can be. Rows:
+docs/results/deep-compression.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import torch
+from actprune.lab.sweep import Row, Trial, main, select, spread, table
 
 RESULTS = Path("docs/results/deep-compression.jsonl")
 COMMON = {"data": "mnist", "method": "activation", "schedule": "cubic", "pruning_steps": 8, "lr": 0.05,
@@ -33,6 +33,10 @@ NETS: dict[str, dict[str, Any]] = {
 SPARSITIES = {"lenet-300-100": (0.92, 0.96, 0.975), "lenet-5-caffe": (0.92, 0.98)}
 TUNING = {"lenet-300-100": 10, "lenet-5-caffe": 2}  # epochs of each fine-tuning of trained codebooks
 BITS = {"lenet-300-100": 6, "lenet-5-caffe": {"conv1.weight": 8, "conv2.weight": 8, "fc1.weight": 5, "fc2.weight": 5}}
+PAPER: dict[str, dict[str, Any]] = {
+    "lenet-300-100": {"bytes": "27 KB", "ratio": 40, "error": 1.58, "before": 1.64},
+    "lenet-5-caffe": {"bytes": "44 KB", "ratio": 39, "error": 0.74, "before": 0.80},
+}
 
 
 def finished(net: str, sparsity: float, seed: int) -> Any:
@@ -94,48 +98,79 @@ def ours(found: Any, epochs: int) -> dict[str, Any]:
     }
 
 
-def one(net: str, sparsity: float, seed: int) -> dict[str, Any]:
+def one(net: str, sparsity: float, seed: int) -> Row:
+    import torch
+
+    torch.set_num_threads(1)
     epochs = TUNING[net]
     found = finished(net, sparsity, seed)
-    dense = sum(4 * tensor.numel() for tensor in found.model.parameters())
-    line = {"net": net, "sparsity": sparsity, "seed": seed, "dense_bytes": dense, "tuning_epochs": epochs}
-    line["pruned_test_accuracy"] = found.summary["test_accuracy"]
-    line["weights_kept"] = 1 - found.summary["sparsity_with_unpruned_layers"]
+    row = {
+        "dense_bytes": sum(4 * tensor.numel() for tensor in found.model.parameters()),
+        "tuning_epochs": epochs,
+        "pruned_test_accuracy": found.summary["test_accuracy"],
+        "weights_kept": 1 - found.summary["sparsity_with_unpruned_layers"],
+    }
     if sparsity == SPARSITIES[net][0]:
-        line["published"] = published(found)
-    return {**line, "ours": ours(found, epochs)}
+        row["published"] = published(found)
+    return {**row, "ours": ours(found, epochs)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--sparsity", type=float, help="only this one")
-    parser.add_argument("--report", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    lines = [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    have = {(line["net"], line["sparsity"], line["seed"]) for line in lines}
-    trials = [
-        (net, sparsity, int(seed)) for net in NETS for sparsity in SPARSITIES[net] for seed in options.seeds.split(",")
+TRIALS = [
+    Trial({"net": net, "sparsity": sparsity, "seed": seed}, "deep_compression:one")
+    for net in NETS for sparsity in SPARSITIES[net] for seed in (0, 1, 2)
+]  # fmt: skip
+
+
+def fields(name: str, rows: list[Row], codec: str, size: str) -> tuple[str, ...]:
+    """One line of the table: a codec at one sparsity."""
+    sizes = [row[codec][size] for row in rows]
+    return (
+        rows[0]["net"], f"{100 * mean(row['weights_kept'] for row in rows):.1f} %", name, str(len(rows)),
+        spread(sizes, 0), f"{spread([row['dense_bytes'] / size for row, size in zip(rows, sizes, strict=True)], 1)}x",
+        spread([100 * (1 - row[codec]["test_accuracy"]) for row in rows]),
+        spread([100 * (1 - row["pruned_test_accuracy"]) for row in rows]),
+    )  # fmt: skip
+
+
+def layers(rows: list[Row]) -> str:
+    """Bits per stored weight, seed 0: the paper's columns."""
+    body = []
+    for row in select(rows, seed=0):
+        for layer in row.get("published", {}).get("layers", []):
+            dense = 4 * layer["weights"]
+            body.append((
+                row["net"], layer["name"].removesuffix(".weight"), f"{100 * layer['kept'] / layer['weights']:.1f}",
+                f"{layer['fillers']:,}", f"{layer['weight_bits']} -> {layer['weight_bits_coded']:.1f}",
+                f"{layer['index_bits']} -> {layer['index_bits_coded']:.1f}",
+                f"{100 * layer['fixed_bytes'] / dense:.2f} -> {100 * layer['coded_bytes'] / dense:.2f}",
+            ))  # fmt: skip
+    head = ("network", "layer", "kept %", "fillers", "weight bits, coded", "index bits, coded", "% of fp32, coded")
+    return table(head, body)
+
+
+def report(rows: list[Row]) -> None:
+    """docs/results/deep-compression-table.md: one line per network, sparsity and codec, the paper's first."""
+    body: list[tuple[str, ...]] = []
+    for net, paper in PAPER.items():
+        body.append((net, "8 %", "**paper** (Han et al. 2016)", "", paper["bytes"], f"{paper['ratio']}x",
+                     str(paper["error"]), f"{paper['before']} (its dense net)"))  # fmt: skip
+        for sparsity in sorted({row["sparsity"] for row in select(rows, net=net)}):
+            own = select(rows, net=net, sparsity=sparsity)
+            if theirs := [row for row in own if "published" in row]:
+                body.append(fields("published codec, payload", theirs, "published", "coded_bytes"))
+            body.append(fields("ours", own, "ours", "file_bytes"))
+    head = ("network", "weights left", "codec", "seeds", "bytes", "times smaller than fp32", "test error %",
+            "before packing")  # fmt: skip
+    text = [
+        "Made by `python benchmarks/deep_compression.py` (MNIST). Bytes are whole files of ours, header and tables",
+        "included; *published codec, payload* leaves our header out, as the paper counts. Mean ± standard deviation.",
+        "",
+        table(head, body),
+        "## Bits per stored weight, seed 0 (the paper's columns)\n",
+        layers(rows),
     ]
-    for trial in trials if not options.report else []:
-        if trial in have or options.only not in trial[0] or options.sparsity not in (None, trial[1]):
-            continue
-        line = one(*trial)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(
-            f"{trial[0]} at {trial[1]:g}, seed {trial[2]}: ours {line['ours']['file_bytes']:,} bytes, "
-            f"error {1 - line['ours']['test_accuracy']:.2%}; published codec "
-            + (f"{line['published']['coded_bytes']:,} bytes, error {1 - line['published']['test_accuracy']:.2%}"
-               if "published" in line else "not asked"),
-            flush=True,
-        )  # fmt: skip
-    from deep_compression_report import write
-
-    write([json.loads(row) for row in RESULTS.read_text().splitlines()])
+    RESULTS.with_name("deep-compression-table.md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TRIALS, RESULTS, report)

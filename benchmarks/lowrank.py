@@ -1,11 +1,11 @@
 """Pruned nets against low rank: PCA, SVD, activation-aware SVD, nuclear norms; at equal rank and at equal weights.
 
     python benchmarks/lowrank.py                 # every trial that is missing, then the report
-    python benchmarks/lowrank.py --report        # only the tables, from the results so far
+    python benchmarks/lowrank.py --report        # only the tables, from the rows so far
 
 Needs the pruned nets of benchmarks/spectra.py: their ranks from docs/results/spectra.jsonl, the dense net from its run
-(made again if the folder is gone). One line per finished trial goes to docs/results/lowrank.jsonl; one that is there
-is never computed twice. One process, one thread. Three kinds of trial:
+(made again if the folder is gone). Rows: docs/results/lowrank.jsonl; one job, as trials share half
+trained nets. Three kinds of trial:
 
     cut       the dense net after its 12 epochs, truncated, not retrained: the article's comparison
     pipeline  12 epochs in all, like a pruned net: 6 of training (plain, or under a nuclear norm), truncation of the
@@ -16,13 +16,15 @@ is never computed twice. One process, one thread. Three kinds of trial:
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import spectra
+from actprune.lab import sweep
+from actprune.lab.sweep import Row, Trial, main, select, spread, table
+from spectra import LAYERS
 
 RESULTS = Path("docs/results/lowrank.jsonl")
 RUNS = Path("runs/lowrank")
@@ -39,13 +41,11 @@ NORMS: dict[str, dict[str, Any]] = {
     "NNM subgradient": {"how": "subgradient", "weights": "uniform", "strengths": (1e-3, 3e-3)},
     "WNNM subgradient": {"how": "subgradient", "weights": "index", "strengths": (1e-5, 3e-5)},
 }
-Line = dict[str, Any]
-Key = tuple[str, str, str, int]  # kind, trial, data, seed
 
 
 def ranks_of(source: str, data: str, seed: int) -> dict[str, int]:
     """Numerical ranks of a pruned net's hidden layers."""
-    for line in spectra.done():
+    for line in sweep.rows(spectra.RESULTS):
         if (line["kind"], line["trial"], line["data"], line["seed"]) == ("trained", source, data, seed):
             return {name: max(1, line["end"][name]["numerical"]) for name in spectra.LAYERS}
     raise SystemExit(f"{source}, {data}, seed {seed} is not in {spectra.RESULTS}; run benchmarks/spectra.py first")
@@ -54,7 +54,7 @@ def ranks_of(source: str, data: str, seed: int) -> dict[str, int]:
 # ---- trials ---------------------------------------------------------------------------------------------------------
 
 
-def cut(trial: str, data: str, seed: int) -> Line:
+def cut(trial: str, data: str, seed: int) -> Row:
     """The dense net at the ranks of a pruned one. trial: "svd | activation layer at 90"."""
     from safetensors.torch import load_file
 
@@ -70,7 +70,7 @@ def cut(trial: str, data: str, seed: int) -> Line:
     return {"ranks": ranks_of(source, data, seed), **scores(setup, small)}
 
 
-def norm(trial: str, data: str, seed: int) -> Line:
+def norm(trial: str, data: str, seed: int) -> Row:
     """Half a training under a norm. trial: "NNM proximal | 0.01"."""
     from actprune import analysis
 
@@ -81,7 +81,7 @@ def norm(trial: str, data: str, seed: int) -> Line:
     return {"truncated": found, "before": scores(setup, setup.model), "end": own, "ranks": ranks}
 
 
-def pipeline(trial: str, data: str, seed: int) -> Line:
+def pipeline(trial: str, data: str, seed: int) -> Row:
     """Half a training, truncation, half a training. trial: "plain | svd | weights at 90"."""
     from actprune import lowrank
     from actprune.lab.listener import Silent
@@ -165,7 +165,7 @@ def with_model(setup: Any, model: Any) -> Any:
     )  # fmt: skip
 
 
-def scores(setup: Any, model: Any) -> Line:
+def scores(setup: Any, model: Any) -> Row:
     """Accuracies, and weights as stored: a layer whose factors would be larger is counted as the one matrix it is."""
     from actprune.lab.evaluate import evaluate
 
@@ -186,7 +186,7 @@ def chosen(training: str, data: str) -> float:
     """The strength whose truncated net of seed 0 has the highest validation accuracy."""
     found = {
         float(line["trial"].split(" | ")[1]): line["truncated"]["validation_accuracy"]
-        for line in done()
+        for line in sweep.rows(RESULTS)
         if (line["kind"], line["data"], line["seed"]) == ("norm", data, 0) and line["trial"].startswith(f"{training} |")
     }
     if len(found) < len(NORMS[training]["strengths"]):
@@ -194,64 +194,138 @@ def chosen(training: str, data: str) -> float:
     return max(found, key=lambda strength: (found[strength], strength))
 
 
-# ---- the sweep -----------------------------------------------------------------------------------------------------
+# ---- the trials -----------------------------------------------------------------------------------------------------
 
 
-def done() -> list[Line]:
-    return [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def todo(data: str) -> list[Key]:
-    """What is missing for one data set, in order; a cut needs the pruned net whose ranks it takes."""
-    have = {(line["kind"], line["trial"], line["data"], line["seed"]) for line in done()}
-    pruned = {(line["trial"], line["data"], line["seed"]) for line in spectra.done() if line["kind"] == "trained"}
+def order(data: str) -> list[tuple[str, str, int]]:
+    """(kind, trial, seed) for one data set; a cut needs the pruned net whose ranks it takes."""
+    pruned = {(row["trial"], row["data"], row["seed"]) for row in select(sweep.rows(spectra.RESULTS), kind="trained")}
     seeds = spectra.SEEDS
-    every: list[Key] = [
-        ("cut", f"{kind} | {source}", data, seed)
+    found = [
+        ("cut", f"{kind} | {source}", seed)
         for source in SOURCES for seed in seeds for kind in KINDS if (source, data, seed) in pruned
     ]  # fmt: skip
     plain = [(kind, EQUAL_RANK) for kind in KINDS] + [(kind, EQUAL_WEIGHTS) for kind in ("svd", "activation")]
-    every += [("pipeline", f"plain | {kind} | {target}", data, seed) for kind, target in plain for seed in seeds]
+    found += [("pipeline", f"plain | {kind} | {target}", seed) for kind, target in plain for seed in seeds]
     for training, own in NORMS.items():
-        every += [("norm", f"{training} | {strength}", data, 0) for strength in own["strengths"]]
+        found += [("norm", f"{training} | {strength}", 0) for strength in own["strengths"]]
         targets = (EQUAL_RANK, EQUAL_WEIGHTS)
-        every += [("pipeline", f"{training} | svd | {target}", data, seed) for seed in seeds for target in targets]
-    return [key for key in every if key not in have]
+        found += [("pipeline", f"{training} | svd | {target}", seed) for seed in seeds for target in targets]
+    return found
 
 
-def one(key: Key) -> Line:
-    """Compute one trial and append its line. ``cpu``: seconds of process time."""
-    from actprune.lab.atomic import json_line
+def one(kind: str, trial: str, data: str, seed: int) -> Row:
     from actprune.lab.environment import threads
 
-    kind, trial, data, seed = key
-    began = time.process_time()
     with threads(1):
-        found = {"cut": cut, "norm": norm, "pipeline": pipeline}[kind](trial, data, seed)
-    spent = round(time.process_time() - began, 1)
-    line = {"kind": kind, "trial": trial, "data": data, "seed": seed, "cpu": spent, **found}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json_line(line) + "\n")
-    return line
+        return {"cut": cut, "norm": norm, "pipeline": pipeline}[kind](trial, data, seed)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--report", action="store_true", help="only write the tables")
-    parser.add_argument("--only", default="", help="trials whose kind and name contain this")
-    parser.add_argument("--data", default=",".join(spectra.DATA))
-    options = parser.parse_args()
-    missing = [] if options.report else [key for data in options.data.split(",") for key in todo(data)]
-    missing = [key for key in missing if options.only in f"{key[0]} {key[1]}"]
-    for number, key in enumerate(missing, start=1):
-        line = one(key)
-        accuracy = line.get("truncated", line)["test_accuracy"]
-        print(f"{number}/{len(missing)} {' '.join(map(str, key))}: test {accuracy:.2%}, {line['cpu']} s", flush=True)
-    from lowrank_report import write
+TRIALS = [
+    Trial({"kind": kind, "trial": trial, "data": data, "seed": seed}, "lowrank:one")
+    for data in spectra.DATA for kind, trial, seed in order(data)
+]  # fmt: skip
 
-    write(done(), spectra.done())
+
+# ---- the report -----------------------------------------------------------------------------------------------------
+
+
+def ranks_text(found: Sequence[dict[str, float]]) -> str:
+    return "/".join(f"{mean(ranks[name] for ranks in found):.0f}" for name in LAYERS)
+
+
+def kept(line: Row) -> int:
+    """Weights of a pruned net, its unpruned output layer included."""
+    return sum(layer["kept"] for layer in line["summary"]["layers"])
+
+
+def nets(pruned: list[Row]) -> str:
+    """The pruned nets that the factors are compared with."""
+    rows = []
+    for trial in dict.fromkeys(line["trial"] for line in pruned):
+        found = [line for line in pruned if line["trial"] == trial]
+        end = [{name: line["end"][name] for name in LAYERS} for line in found]
+        rows.append([
+            trial, str(len(found)), f"{mean(map(kept, found)):,.0f}",
+            *(ranks_text([{n: own[n][kind] for n in LAYERS} for own in end]) for kind in ("numerical", "effective")),
+            *(spread([line["summary"][f"{part}_accuracy"] for line in found], 2, 100)
+              for part in ("validation", "test")),
+        ])  # fmt: skip
+    head = ("net, 12 epochs", "seeds", "weights", "numerical ranks", "effective ranks", "validation %", "test %")
+    return table(head, rows)
+
+
+def cuts(lines: list[Row], pruned: list[Row]) -> str:
+    """The article's comparison: the dense net at the ranks of a pruned one, not retrained."""
+    rows = []
+    sources = dict.fromkeys(line["trial"].split(" | ")[1] for line in lines if line["kind"] == "cut")
+    for source in sources:
+        own = [line for line in pruned if line["trial"] == source]
+        row = [
+            source,
+            f"{mean(map(kept, own)):,.0f}",
+            spread([line["summary"]["test_accuracy"] for line in own], 2, 100),
+        ]
+        for kind in KINDS:
+            found = [li for li in lines if (li["kind"], li["trial"]) == ("cut", f"{kind} | {source}")]
+            size = f" ({mean(li['weights'] for li in found):,.0f})" if found else ""
+            row.append(spread([li["test_accuracy"] for li in found], 2, 100) + size if found else "")
+        rows.append(row)
+    head = ("ranks of", "its weights", "its test %", *(f"dense net, {kind}: test % (weights)" for kind in KINDS))
+    return table(head, rows)
+
+
+def pipelines(lines: list[Row]) -> str:
+    """Training, truncation, training the factors: 12 epochs in all."""
+    rows = []
+    for trial in dict.fromkeys(line["trial"] for line in lines if line["kind"] == "pipeline"):
+        found = [line for line in lines if (line["kind"], line["trial"]) == ("pipeline", trial)]
+        training, kind, target = trial.split(" | ")
+        strength = "" if found[0]["strength"] is None else f" {found[0]['strength']:g}"
+        rows.append([
+            training + strength, kind, target, str(len(found)), ranks_text([line["ranks"] for line in found]),
+            f"{mean(line['weights'] for line in found):,.0f}",
+            spread([line["at_once"]["test_accuracy"] for line in found], 2, 100),
+            *(spread([line[f"{part}_accuracy"] for line in found], 2, 100) for part in ("validation", "test")),
+        ])  # fmt: skip
+    return table(("first 6 epochs", "factors", "target", "seeds", "ranks", "weights", "test % when cut",
+                  "validation % at the end", "test % at the end"), rows)  # fmt: skip
+
+
+def norms(lines: list[Row]) -> str:
+    """What the norms do in 6 epochs, and how the strengths were chosen."""
+    rows = []
+    for line in lines:
+        if line["kind"] != "norm":
+            continue
+        end = line["end"]
+        rows.append([
+            line["trial"].replace(" | ", ", strength "),
+            *(ranks_text([{name: end[name][kind] for name in LAYERS}]) for kind in ("numerical", "effective")),
+            *(f"{100 * line[moment]['validation_accuracy']:.2f}" for moment in ("before", "truncated")),
+        ])  # fmt: skip
+    head = ("seed 0, 6 epochs", "numerical ranks", "effective ranks", "validation %", "validation % when cut")
+    return table(head, rows)
+
+
+def report(lines: list[Row]) -> None:
+    """docs/results/lowrank-table.md."""
+    text = [
+        "# Low rank against pruning: every figure\n",
+        "Made by `python benchmarks/lowrank.py` from the nets of `python benchmarks/spectra.py`. Mean ± standard",
+        "deviation over seeds. Weights: of all five layers, biases left out; factors as stored, k (m + n) for rank k",
+        "(k + 1 directions for PCA, whose mean is one more), and no more than the m n of the layer itself. A strength",
+        "is chosen by seed 0's validation accuracy when cut, for all seeds and targets; no test accuracy decides.\n",
+    ]
+    for data in dict.fromkeys(line["data"] for line in lines):
+        own = select(lines, data=data)
+        beside = select(sweep.rows(spectra.RESULTS), data=data, kind="trained")
+        text += [f"\n## {data}\n", nets(beside)]
+        text += ["\n### The dense net cut to the ranks of a pruned net, not retrained\n", cuts(own, beside)]
+        text += ["\n### Equal steps: 6 epochs, cut, 6 epochs\n", pipelines(own)]
+        text += ["\n### Strengths of the norms\n", norms(own)]
+    RESULTS.with_name("lowrank-table.md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TRIALS, RESULTS, report)

@@ -1,23 +1,24 @@
 """What the compared papers report on LeNet-300-100 and LeNet-5-Caffe (MNIST), done again with their methods.
 
     python benchmarks/reproductions.py                        # every row, seeds 0,1,2, then the table
-    python benchmarks/reproductions.py --only lenet-5 --jobs 2
-    python benchmarks/reproductions.py --report               # only the table, from the results so far
+    python benchmarks/reproductions.py --only "DNS 300;dense 300" --jobs 2
+    python benchmarks/reproductions.py --report               # only the table, from the rows so far
 
-One line per finished run goes to docs/results/reproductions.jsonl; a row that is there is never computed twice.
-Budgets are far below the papers' (24, 6 or 5 epochs a training where they have 50 to 250), the same for every row of a
-network; each row's published figure, and that of the paper's own dense network, stand in ROWS.
+Rows: docs/results/reproductions.jsonl. Budgets are far below the papers' (24, 6 or 5 epochs a training where they
+have 50 to 250), the same for every row of a network; each row's published figure, and that of the paper's own dense
+network, stand in `published`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from actprune.lab import RunConfig, sweep
+from actprune.lab.sweep import Trial, main, select, spread, table, train
 
 RESULTS = Path("docs/results/reproductions.jsonl")
 SGD = {"optimizer": "sgd", "momentum": 0.9, "lr_schedule": "cosine", "weight_decay": 5e-4, "data": "mnist",
@@ -40,7 +41,7 @@ class Row:
     error: float | None = None
     dense: float | None = None
     note: str = ""
-    group: str = field(default="lenet-300-100")
+    group: str = "lenet-300-100"
 
 
 def tickets(rounds: int) -> float:
@@ -56,8 +57,8 @@ def ticket(rounds: int, variant: str, note: str) -> Row:
     )  # fmt: skip
 
 
-def rows() -> dict[str, Row]:
-    """Name of a row -> what it is."""
+def published() -> dict[str, Row]:
+    """Name of a row -> what it is; the first of a group is its dense network."""
     kept300 = [["fc1*", 0.08], ["fc2*", 0.09], ["fc3*", 0.26]]
     kept5 = [["conv1*", 0.66], ["conv2*", 0.12], ["fc1*", 0.08], ["fc2*", 0.19]]
     # a tenth of a rate that a cosine has brought down already would not retrain anything
@@ -94,55 +95,49 @@ def rows() -> dict[str, Row]:
     }  # fmt: skip
 
 
-def one(name: str, seed: int) -> dict[str, Any]:
-    """Run one row in a folder of its own and return its line."""
-    from actprune.errors import ActpruneError
-    from actprune.lab import RunConfig, run
-
-    config = RunConfig(seed=seed, **rows()[name].config)
-    out = Path("runs/reproductions") / f"{name} {seed}".replace(" ", "-").replace(",", "").replace("%", "")
-    line: dict[str, Any] = {"row": name, "seed": seed, "config": config.model_dump(mode="json")}
-    try:
-        line["summary"] = run(config, out, overwrite=True, plots=False).summary
-    except ActpruneError as error:
-        line["refused"] = f"{type(error).__name__}: {error}"
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    return line
+def one(row: str, seed: int) -> sweep.Row:
+    folder = Path("runs/reproductions") / f"{row} {seed}".replace(" ", "-").replace(",", "").replace("%", "")
+    return train(RunConfig(seed=seed, **published()[row].config), folder)
 
 
-def done() -> list[dict[str, Any]]:
-    return [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+TRIALS = [Trial({"row": name, "seed": seed}, "reproductions:one") for seed in (0, 1, 2) for name in published()]
 
 
-def sweep(seeds: list[int], only: list[str], jobs: int) -> None:
-    """Compute what is missing, seed by seed, so that an early look sees every row."""
-    have = {(line["row"], line["seed"]) for line in done()}
-    todo = [key for seed in seeds for name in rows() if (key := (name, seed)) not in have]
-    todo = [(name, seed) for name, seed in todo if not only or name in only or rows()[name].group in only]
-    with ProcessPoolExecutor(jobs) as pool:
-        for number, future in enumerate(as_completed([pool.submit(one, *key) for key in todo]), 1):
-            line = future.result()
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            said = line.get("refused") or (
-                f"{line['summary']['actual']:.2%} removed, error {1 - line['summary']['test_accuracy']:.2%}"
-            )
-            print(f"{number}/{len(todo)} {line['row']}, seed {line['seed']}: {said}", flush=True)
+def errors(rows: Sequence[sweep.Row]) -> list[float]:
+    """Test errors in percent, by seed."""
+    return [100 * (1 - row["summary"]["test_accuracy"]) for row in rows if "summary" in row]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--only", default="", help="rows or groups (lenet-300-100, tickets, lenet-5-caffe), with ;")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--report", action="store_true", help="only write the table")
-    options = parser.parse_args()
-    if not options.report:
-        sweep([int(seed) for seed in options.seeds.split(",")], [o for o in options.only.split(";") if o], options.jobs)
-    from reproductions_report import write
+def fields(name: str, row: Row, found: Sequence[sweep.Row], dense: Sequence[float]) -> list[str]:
+    """One line of the table."""
+    own = errors(found)
+    if not own:
+        return [name, row.paper, f"refused: {found[0]['refused']}", *[""] * 6]
+    kept = 1 - mean(each["summary"]["actual"] for each in found if "summary" in each)
+    paper = "-" if row.error is None else f"{row.error:.2f} ({row.dense:.2f})"
+    change = row.note or ("-" if row.error is None or row.dense is None else f"{row.error - row.dense:+.2f}")
+    return [
+        name, row.paper, f"{100 * kept:.2f}", f"{1 / kept:.1f}x", paper,
+        f"{spread(own)} ({mean(dense):.2f})" if dense else spread(own), change,
+        f"{mean(own) - mean(dense):+.2f}" if dense else "-", str(len(own)),
+    ]  # fmt: skip
 
-    write(done(), rows())
+
+def report(found: list[sweep.Row]) -> None:
+    """docs/results/reproductions-table.md: one table per group."""
+    head = ("row", "paper", "weights kept %", "compression", "published error % (its dense)", "our error % (our dense)",
+            "change, published", "change, ours", "seeds")  # fmt: skip
+    text = [
+        "Written by `python benchmarks/reproductions.py --report`. Errors on the test set, mean ± std over seeds.\n"
+    ]
+    for group in dict.fromkeys(row.group for row in published().values()):
+        own = {name: row for name, row in published().items() if row.group == group}
+        dense = errors(select(found, row=next(iter(own))))
+        body = [fields(name, row, rows, dense) for name, row in own.items() if (rows := select(found, row=name))]
+        text += [f"### {group}\n", table(head, body)]
+    RESULTS.with_name("reproductions-table.md").write_text("\n".join(text))
+    print("\n".join(text))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TRIALS, RESULTS, report)

@@ -1,10 +1,9 @@
 """Pruning without labels: counts from labelled, held-out and unlabelled images, few labels, and an autoencoder.
 
-    python benchmarks/unlabelled.py                # what is missing, within --minutes of CPU time, then the report
-    python benchmarks/unlabelled.py --report       # only the tables, from the results so far
+    python benchmarks/unlabelled.py --minutes 25   # what is missing, the most telling first, then the report
+    python benchmarks/unlabelled.py --report       # only the tables, from the rows so far
 
-One line per finished trial goes to docs/results/unlabelled.jsonl; a trial that is there is never computed twice, so a
-second call goes on where the first one stopped. One process, one thread. Parts (first word of a trial's name):
+Rows: docs/results/unlabelled.jsonl. Parts (first word of a trial's name):
 
     sources      27,000 labelled, 27,000 unlabelled and 6,000 held-out images: accuracy by the images counted on
     overlap      the masks that two drawings of images give for the same dense weights, within and between sources
@@ -14,13 +13,14 @@ second call goes on where the first one stopped. One process, one thread. Parts 
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import shutil
-import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from actprune.lab import RunConfig
+from actprune.lab.sweep import Row, Trial, main, spread, table, train
 
 RESULTS = Path("docs/results/unlabelled.jsonl")
 RUNS = Path("runs/unlabelled")
@@ -38,7 +38,6 @@ SPARSITIES = {"90": 0.9 * ALL / HIDDEN, "98.94": 0.9894 * ALL / HIDDEN}
 HALF = 27_000
 SOURCES = ("train", "validation", "unlabelled")
 DATA = ("mnist", "fashion-mnist")
-Trial = tuple[str, str, int]  # name, data set, seed
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -73,7 +72,7 @@ def settings() -> dict[str, dict[str, Any]]:
     return found
 
 
-def plan() -> list[Trial]:
+def plan() -> list[tuple[str, str, int]]:
     """The trials to compute, the most telling first: when the time is spent, the rest is missing, and said so."""
     every = settings()
     sources = [name for name in every if name.startswith("sources 98.94") and "magnitude" not in name]
@@ -100,25 +99,13 @@ def plan() -> list[Trial]:
     return order
 
 
-def one(trial: Trial) -> dict[str, Any]:
-    """Compute one trial and return its line. A refusal by the method is a result, not a crash."""
-    from actprune.errors import ActpruneError
-    from actprune.lab import RunConfig, run
-
-    name, data, seed = trial
-    line: dict[str, Any] = {"trial": name, "data": data, "seed": seed}
-    begun = time.process_time()
-    try:
-        if name == "overlap":
-            line["overlap"] = overlap(data, seed)
-        else:
-            config = RunConfig(data=data, seed=seed, **{**TRAINING, **settings()[name]})
-            line["summary"] = run(config, folder(*trial), overwrite=True, plots=name.startswith("autoencoder")).summary
-            shutil.rmtree(folder(*trial) / "checkpoints", ignore_errors=True)
-    except ActpruneError as error:
-        line["refused"] = f"{type(error).__name__}: {error}"
-    line["cpu_seconds"] = round(time.process_time() - begun, 1)
-    return line
+def one(trial: str, data: str, seed: int) -> Row:
+    if trial == "overlap":
+        return {"overlap": overlap(data, seed)}
+    own = settings()[trial]
+    return {
+        "summary": train(RunConfig(data=data, seed=seed, **{**TRAINING, **own}), folder(trial, data, seed))["summary"]
+    }
 
 
 def folder(name: str, data: str, seed: int) -> Path:
@@ -132,7 +119,6 @@ def overlap(data: str, seed: int) -> list[dict[str, Any]]:
     """
     from safetensors.torch import load_file
 
-    from actprune.lab import RunConfig
     from actprune.lab.setup import build
 
     weights = load_file(folder("sources dense", data, seed) / "model.safetensors")
@@ -169,43 +155,151 @@ def jaccard(first: Any, second: Any) -> float:
     return float((first & second).sum() / (first | second).sum())
 
 
-def done() -> list[dict[str, Any]]:
-    return [json.loads(row) for row in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+TRIALS = [Trial({"trial": name, "data": data, "seed": seed}, "unlabelled:one") for name, data, seed in plan()]
 
 
-def sweep(only: list[str], data: list[str], minutes: float) -> None:
-    """Compute what is missing until the CPU time is spent; a trial that began is finished."""
-    have = {(line["trial"], line["data"], line["seed"]) for line in done()}
-    todo = [
-        trial for trial in plan() if trial not in have and trial[1] in data and any(part in trial[0] for part in only)
+# ---- the report -----------------------------------------------------------------------------------------------------
+
+
+def sources(lines: list[Row]) -> list[str]:
+    """Accuracy by the images counted on."""
+    rows = []
+    for trial, data, found in grouped(lines, "sources"):
+        removed = trial.split()[1]
+        rest = " ".join(trial.split()[2:])
+        known = "nothing counted" if rest in ("", "magnitude") else f"{rest} images"
+        method = "dense" if removed == "dense" else "magnitude" if rest == "magnitude" else "activation"
+        rows.append([data, removed.replace("dense", "0"), method, known, *accuracies(found)])
+    head = ["data", "target %", "method", "counted on", "actual %, all kernels", "validation %", "test %", "n"]
+    return [
+        "## Where the counted images come from (27,000 labels, article's network)\n",
+        table(head, sorted(rows)),
     ]
-    for number, trial in enumerate(todo, 1):
-        if time.process_time() > 60 * minutes:
-            print(f"{60 * minutes:.0f} s of CPU time are spent; {len(todo) - number + 1} trials are left")
-            return
-        line = one(trial)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        found = line.get("summary", {})
-        told = f"test {found['test_accuracy']:.4f}" if found else str(line.get("refused", "compared"))[:200]
-        print(
-            f"{number}/{len(todo)} {trial[1]} seed {trial[2]} {trial[0]}: {told}, {line['cpu_seconds']} s", flush=True
-        )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="trials whose name contains one of these, with commas")
-    parser.add_argument("--data", default=",".join(DATA), help="data sets, with commas")
-    parser.add_argument("--minutes", type=float, default=25.0, help="CPU time after which no new trial is begun")
-    parser.add_argument("--report", action="store_true", help="only write the tables")
-    options = parser.parse_args()
-    if not options.report:
-        sweep(options.only.split(","), options.data.split(","), options.minutes)
-    from unlabelled_report import write
+def few(lines: list[Row]) -> list[str]:
+    """Few labels: alone, or with pseudo-labels."""
+    rows = []
+    for trial, data, found in grouped(lines, "few"):
+        _, labels, semi, removed, method, source = trial.split()
+        known = {"train": "the labelled", "unlabelled": "the unlabelled", "-": "nothing"}[source]
+        rows.append([data, labels, {"none": "labels alone", "pseudo": "pseudo-labels"}[semi], removed, method, known,
+                     *accuracies(found)])  # fmt: skip
+    rows.sort(key=lambda row: (int(row[1]), row[2], float(row[3]), row[4:6]))
+    head = [
+        "data",
+        "labels",
+        "training",
+        "target %",
+        "method",
+        "counted on",
+        "actual %, all kernels",
+        "validation %",
+        "test %",
+        "n",
+    ]
+    return ["## Few labels (article's network)\n", table(head, rows)]
 
-    write(done(), plan())
+
+def autoencoders(lines: list[Row]) -> list[str]:
+    """Reconstruction error and explained variance."""
+    rows = []
+    for trial, data, found in grouped(lines, "autoencoder"):
+        _, removed, method = trial.split()
+        rows.append([
+            data, removed, method, spread(column(found, "actual"), 2, 100), spread(column(found, all_weights), 2, 100),
+            spread(column(found, "test_loss"), 5), spread(column(found, "test_accuracy"), 4), str(len(found)),
+        ])  # fmt: skip
+    rows.sort(key=lambda row: (row[0], float(row[1]), row[2]))
+    head = [
+        "data",
+        "target %",
+        "method",
+        "removed of prunable %",
+        "removed of all %",
+        "test MSE per pixel",
+        "test R^2",
+        "n",
+    ]
+    return ["## Autoencoder 784-300-100-300-784\n", table(head, rows)]
+
+
+def overlaps(lines: list[Row]) -> list[str]:
+    """Jaccard index of the kept weights, averaged over the pairs of each kind."""
+    kinds: dict[tuple[str, str, str, str], list[float]] = {}
+    for line in lines:
+        for pair in line.get("overlap", ()):
+            (first, images, one), (second, other, two) = pair["first"], pair["second"]
+            if "magnitude" in (first, second):
+                kind = "any source against magnitude"
+            elif first == second and images == other:
+                kind = "same source, two drawings"
+            elif images == other and one == two:
+                kind = f"{first} against {second}"
+            elif first == second == "train" and one == two:
+                kind = "train: 32 against 1000 images"
+            else:
+                continue
+            count = f"{images}" if images == other or "magnitude" in kind else "both"
+            kinds.setdefault((line["data"], pair["removed"], count, kind), []).append(pair["jaccard"])
+    rows = [[*key, f"{mean(values):.4f}", f"{min(values):.4f}", str(len(values))] for key, values in kinds.items()]
+    rows.sort(key=lambda row: (row[0], float(row[1]), row[2] == "both", int(row[2]) if row[2].isdigit() else 0, row[3]))
+    head = ["data", "removed %", "images", "pair", "Jaccard, mean", "lowest", "pairs"]
+    title = (
+        "## Overlap of the masks: the same dense weights, one pruning, other images (kept by both / kept by either)\n"
+    )
+    return [title, table(head, rows)]
+
+
+def left_out(lines: list[Row]) -> list[str]:
+    """What the plan has and the results have not, refusals included."""
+    have = {(line["trial"], line["data"], line["seed"]) for line in lines}
+    left = [f"{name} ({data}, seed {seed})" for name, data, seed in plan() if (name, data, seed) not in have]
+    refused = [
+        f"- {line['trial']} ({line['data']}, seed {line['seed']}): {line['refused']}"
+        for line in lines
+        if "refused" in line
+    ]
+    spent = sum(line["cpu_seconds"] for line in lines)
+    text = [f"{len(have)} of {len(have) + len(left)} planned trials, {spent / 60:.1f} minutes of CPU time.", *refused]
+    return [*text, *([f"Not computed: {'; '.join(left)}."] if left else [])]
+
+
+def grouped(lines: list[Row], part: str) -> Iterable[tuple[str, str, list[Row]]]:
+    """(trial, data, summaries) of a part, seeds together."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for line in lines:
+        if line["trial"].split()[0] == part and "summary" in line:
+            groups.setdefault((line["trial"], line["data"]), []).append(line["summary"])
+    return [(trial, data, found) for (trial, data), found in groups.items()]
+
+
+def accuracies(found: list[Row]) -> list[str]:
+    return [spread(column(found, all_weights), 2, 100), spread(column(found, "validation_accuracy"), 2, 100),
+            spread(column(found, "test_accuracy"), 2, 100), str(len(found))]  # fmt: skip
+
+
+def all_weights(summary: Row) -> float:
+    """Removed, of all weights, the unpruned output layer included."""
+    return float(summary["sparsity_with_unpruned_layers"])
+
+
+def column(found: list[Row], key: str | Callable[[Row], float]) -> list[float]:
+    """One figure of every seed."""
+    return [float(row[key] if isinstance(key, str) else key(row)) for row in found]
+
+
+def report(lines: list[Row]) -> None:
+    """docs/results/unlabelled-table.md: one table per part, and what of the plan is missing."""
+    text = [
+        "# Pruning without labels: every trial\n",
+        "Made by `python benchmarks/unlabelled.py`. Mean ± standard deviation over seeds, n = number of seeds. The",
+        "test set is read once per run, for the weights of the epoch with the lowest validation loss after the last",
+        "pruning step.\n",
+        *sources(lines), *overlaps(lines), *few(lines), *autoencoders(lines), *left_out(lines),
+    ]  # fmt: skip
+    RESULTS.with_name("unlabelled-table.md").write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, TRIALS, RESULTS, report)

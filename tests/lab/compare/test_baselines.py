@@ -5,11 +5,12 @@ import json
 import pytest
 
 from actprune.errors import CheckpointError, RecipeError
-from actprune.lab import RunConfig
-from actprune.lab.compare import BASELINES, Training, chosen, store, sweep, trials_of
+from actprune.lab import RunConfig, store
+from actprune.lab.compare import BASELINES, Training, chosen, sweep, trials_of
 from actprune.lab.compare.article import ERRORS, ROWS, pairs
 from actprune.lab.compare.baselines import DENSE, LITERAL, available
 from actprune.lab.compare.sizes import sizes_of
+from actprune.lab.compare.sweep import NAME, rows_of
 from actprune.lab.compare.trials import identity
 
 QUICK = Training(epochs=4)
@@ -145,33 +146,33 @@ def line(identity):
 
 
 def test_a_last_line_cut_short_is_left_out_and_mended(tmp_path):
-    store.append(tmp_path, line("a"))
-    path = tmp_path / store.NAME
+    store.append(tmp_path / NAME, line("a"))
+    path = tmp_path / NAME
     path.write_bytes(path.read_bytes() + b'{"id": "b", "te')
-    assert [row["id"] for row in store.rows(tmp_path)] == ["a"]
-    store.mend(tmp_path)
-    store.append(tmp_path, line("c"))
-    assert [row["id"] for row in store.rows(tmp_path)] == ["a", "c"]
+    assert [row["id"] for row in rows_of(tmp_path)] == ["a"]
+    store.mend(tmp_path / NAME)
+    store.append(tmp_path / NAME, line("c"))
+    assert [row["id"] for row in rows_of(tmp_path)] == ["a", "c"]
 
 
 def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path):
-    (tmp_path / store.NAME).write_text(json.dumps(line("a")))
-    store.mend(tmp_path)
-    store.append(tmp_path, line("b"))
-    assert [row["id"] for row in store.rows(tmp_path)] == ["a", "b"]
+    (tmp_path / NAME).write_text(json.dumps(line("a")))
+    store.mend(tmp_path / NAME)
+    store.append(tmp_path / NAME, line("b"))
+    assert [row["id"] for row in rows_of(tmp_path)] == ["a", "b"]
 
 
 def test_damage_elsewhere_is_named(tmp_path):
-    (tmp_path / store.NAME).write_text(f'{json.dumps(line("a"))}\n{{"id"\n{json.dumps(line("c"))}\n')
+    (tmp_path / NAME).write_text(f'{json.dumps(line("a"))}\n{{"id"\n{json.dumps(line("c"))}\n')
     with pytest.raises(CheckpointError, match="line 2 is damaged"):
-        store.rows(tmp_path)
+        rows_of(tmp_path)
 
 
 @pytest.mark.parametrize("damaged", ["[]", "5", "{}", '{"id": "x", "status": "ok"}'])
 def test_a_line_that_is_no_row_is_named(tmp_path, damaged):
-    (tmp_path / store.NAME).write_text(damaged + "\n")
+    (tmp_path / NAME).write_text(damaged + "\n")
     with pytest.raises(CheckpointError, match=r"line 1 is damaged: .*(object|missing).*delete this line"):
-        store.rows(tmp_path)
+        rows_of(tmp_path)
 
 
 def test_the_dense_reference_is_there_without_asking():

@@ -11,7 +11,8 @@ import pytest
 
 from actprune.errors import CheckpointError, DataError
 from actprune.lab import run
-from actprune.lab.compare import Training, chosen, pool, store, sweep, trials_of, work
+from actprune.lab.compare import Training, chosen, sweep, trials_of, work
+from actprune.lab.compare.sweep import NAME, rows_of
 from actprune.lab.listener import Silent
 
 TIMES = {"seconds", "cpu_seconds"}
@@ -36,12 +37,12 @@ def refuse_to_work(*_, **__):
 def test_a_trial_is_never_computed_twice(tmp_path, monkeypatch):
     trials = planned()
     first = sweep(trials, tmp_path)
-    before = (tmp_path / store.NAME).read_bytes()
-    monkeypatch.setattr(pool, "work", refuse_to_work)
+    before = (tmp_path / NAME).read_bytes()
+    monkeypatch.setattr(work, "work", refuse_to_work)
     again = sweep(trials, tmp_path)
     assert again.rows == first.rows
     assert not again.failed
-    assert (tmp_path / store.NAME).read_bytes() == before
+    assert (tmp_path / NAME).read_bytes() == before
 
 
 def test_one_run_may_stand_for_two_budgets(tmp_path, monkeypatch):
@@ -53,10 +54,10 @@ def test_one_run_may_stand_for_two_budgets(tmp_path, monkeypatch):
     )  # fmt: skip
     assert five.id == plain.id
     sweep([five], tmp_path)
-    monkeypatch.setattr(pool, "work", refuse_to_work)
+    monkeypatch.setattr(work, "work", refuse_to_work)
     (row,) = sweep([plain], tmp_path).rows
     assert (row["baseline"], row["training"], row["steps_relative"]) == ("lottery", str(plain.training), 1)
-    assert [row["baseline"] for row in store.rows(tmp_path)] == ["lottery-5x", "lottery"]
+    assert [row["baseline"] for row in rows_of(tmp_path)] == ["lottery-5x", "lottery"]
     assert len(sweep([five, plain], tmp_path).rows) == 2
 
 
@@ -104,9 +105,9 @@ def test_a_trial_with_damaged_files_starts_again(tmp_path):
 def test_a_row_that_was_not_written_down_is_found_in_its_trial(tmp_path, monkeypatch):
     trials = planned()
     first = sweep(trials, tmp_path)
-    path = tmp_path / store.NAME
+    path = tmp_path / NAME
     path.write_bytes(path.read_bytes()[:-20])
-    monkeypatch.setattr(pool, "work", refuse_to_work)
+    monkeypatch.setattr(work, "work", refuse_to_work)
     assert sweep(trials, tmp_path).rows == first.rows
 
 
@@ -173,14 +174,14 @@ def test_a_killed_comparison_goes_on(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     until = time.monotonic() + 120
-    while not store.rows(out) and time.monotonic() < until:
+    while not rows_of(out) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = (out / store.NAME).read_text().splitlines()
+    before = (out / NAME).read_text().splitlines()
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert finished.returncode == 0, finished.stderr
-    rows = store.rows(out)
+    rows = rows_of(out)
     assert len(rows) == len({row["id"] for row in rows}) == 6
     assert [json.loads(line) for line in before if line.endswith("}")] == rows[: len(before)]
     assert f"{len(before)} there already" in finished.stdout or len(before) == 6

@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from actprune.errors import CheckpointError
-from actprune.lab.compare import BASELINES, Trial, store
+from actprune.lab.compare import BASELINES, Trial
 from actprune.lab.compare.aggregate import panels
 from actprune.lab.compare.article import ERRORS
 from actprune.lab.compare.baselines import DENSE
+from actprune.lab.compare.sweep import NAME, rows_of
 from actprune.lab.report import compare_article as article
 from actprune.lab.report import compare_table as tables
 
 if TYPE_CHECKING:
-    from actprune.lab.compare.pool import Outcome
+    from actprune.lab.pool import Outcome
 
 NOTES = {baseline.name: f"{baseline.method}: {baseline.note}" for baseline in (DENSE, *BASELINES.values())}
 
@@ -82,7 +83,7 @@ class Progress:
 
 def plan(console: Console, trials: Sequence[Trial], out: Path, jobs: int) -> None:
     """Every trial, whether it is there, and the time the rest may take by what the finished ones took."""
-    rows = {row["id"]: row for row in store.rows(out)}
+    rows = {row["id"]: row for row in rows_of(out)}
     for trial in trials:
         state = rows[trial.id]["status"] if trial.id in rows else "to do"
         console.print(f"{trial.id}  {state:8} {name_of(trial)}", soft_wrap=True, markup=False, highlight=False)
@@ -108,9 +109,9 @@ def results(console: Console, out: Path, points: float, preset: str | None) -> N
     """Tables on the terminal; table.md and the plot in the folder. Raises CheckpointError when there is nothing."""
     from actprune.lab.report.compare import write
 
-    rows = store.rows(out)
+    rows = rows_of(out)
     if not rows:
-        raise CheckpointError(f"{out / store.NAME} holds no result; `actprune compare --out {out}` computes some")
+        raise CheckpointError(f"{out / NAME} holds no result; `actprune compare --out {out}` computes some")
     found = panels(rows)
     for panel in found:
         if panel.baselines:

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from actprune.lab import lock
-from actprune.lab.compare import pool, store
-from actprune.lab.compare.pool import Outcome
+from actprune.lab import lock, pool, store
 from actprune.lab.compare.trials import Trial
 from actprune.lab.compare.work import finished, relabelled
+from actprune.lab.pool import Outcome
 
-TRIALS = "trials"
+TRIALS, NAME = "trials", "results.jsonl"
+_ALWAYS = ("id", "data", "model", "baseline", "seed", "target", "training", "status")
+_OK = (*_ALWAYS, "test_accuracy", "validation_accuracy", "weights", "kept", "steps", "seconds")
+
+
+def rows_of(out: Path) -> list[store.Row]:
+    """All rows of a comparison's folder. Raises CheckpointError when the file is damaged."""
+    return store.rows(out / NAME, lambda row: _OK if row.get("status") == "ok" else _ALWAYS)
 
 
 class Watcher(Protocol):
@@ -52,8 +58,8 @@ def sweep(
     trial's folder (configuration, figures, masks, weights). Raises CheckpointError when ``out`` is in use or damaged.
     """
     with lock.locked(out):
-        store.mend(out)
-        rows = store.rows(out)
+        store.mend(out / NAME)
+        rows = rows_of(out)
         have = {_key(row) for row in rows}
         todo = [trial for trial in trials if _key(trial.labels()) not in have]
         if watcher:
@@ -63,13 +69,13 @@ def sweep(
             if outcome.row is None:
                 failed.append((trial, outcome.failed or "no result"))
             else:
-                store.append(out, outcome.row)
+                store.append(out / NAME, outcome.row)
                 if not keep_trials:
                     shutil.rmtree(outcome.job["folder"], ignore_errors=True)
             if watcher:
                 watcher.trial_done(trial, outcome)
         wanted = {_key(trial.labels()) for trial in trials}
-        return Swept([row for row in store.rows(out) if _key(row) in wanted], failed)
+        return Swept([row for row in rows_of(out) if _key(row) in wanted], failed)
 
 
 def _key(labels: dict[str, Any]) -> tuple[Any, ...]:
@@ -97,7 +103,7 @@ def _outcomes(
 
 def _runner(jobs: int, ray: str | None) -> Callable[[list[pool.Job]], Iterator[Outcome]]:
     if ray is not None:
-        from actprune.lab.compare.cluster import over
+        from actprune.lab.cluster import over
 
         return lambda rest: over(rest, ray)
     return pool.here if jobs == 1 else lambda rest: pool.spread(rest, jobs)

@@ -24,6 +24,10 @@ _FIRST = (
 )  # fmt: skip
 
 
+WORK = "actprune.lab.compare.work:work"
+"""What a worker does with a job."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One run of one baseline.
@@ -69,6 +73,7 @@ class Trial:
     def job(self, trials: str) -> dict[str, Any]:
         """Plain values for a worker. trials: the folder of the trials' folders."""
         return {
+            "work": WORK,
             "labels": self.labels(),
             "config": self.config.model_dump(mode="json"),
             "refused": self.refused,

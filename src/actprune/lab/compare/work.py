@@ -22,7 +22,7 @@ _KEPT = {
 _PATIENCE = 60.0  # seconds for a process of a killed comparison to notice that it is alone
 
 
-def work(job: dict[str, Any], listener: Listener | None = None) -> dict[str, Any]:
+def work(job: dict[str, Any], listener: Listener = Silent()) -> dict[str, Any]:  # noqa: B008  (stateless)
     """Compute one trial and return its row. A method's refusal is a row as well.
 
     Raises DataError and CheckpointError: missing data or a full disk say nothing about a method.
@@ -34,7 +34,7 @@ def work(job: dict[str, Any], listener: Listener | None = None) -> dict[str, Any
         if job["refused"]:
             row |= {"status": "refused", "reason": job["refused"]}
         else:
-            row |= _measured(job, folder, listener or Silent())
+            row |= _measured(job, folder, listener)
     except (DataError, CheckpointError):
         raise
     except ActpruneError as error:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from actprune.errors import ActpruneError
-from actprune.lab.compare.work import work
+from actprune.lab.imports import import_object
 from actprune.lab.listener import Listener, Silent
 
 Job = dict[str, Any]
+"""Plain values; ``work`` names the function that makes a row of it, ``"module:name"``, called with a listener too."""
+
+
+_NONE: Job = {}
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Outcome:
     failed: str | None = None
 
 
-def here(jobs: list[Job]) -> Iterator[Outcome]:
+def here(jobs: Iterable[Job]) -> Iterator[Outcome]:
     """One after the other in this process."""
     for job in jobs:
         yield _outcome(job, attempt(job))
@@ -36,26 +41,28 @@ def here(jobs: list[Job]) -> Iterator[Outcome]:
 def attempt(job: Job, listener: Listener | None = None) -> dict[str, Any]:
     """``{"row": ..}`` or ``{"failed": text}``: whatever goes wrong in one trial, the others go on."""
     try:
-        return {"row": work(job, listener)}
+        work: Any = import_object(job["work"])
+        return {"row": work(job, listener or Silent())}
     except ActpruneError as error:
         return {"failed": f"{type(error).__name__}: {error}"}
     except Exception as error:  # a bug or a full memory must not end hours of other trials
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
-def spread(jobs: list[Job], processes: int) -> Iterator[Outcome]:
+def spread(jobs: Iterable[Job], processes: int) -> Iterator[Outcome]:
     """As many at a time as there are processes; outcomes in the order in which they come."""
-    waiting = list(reversed(jobs))
+    waiting = iter(jobs)
     busy: dict[Connection, _Worker] = {}
     try:
-        while len(busy) < processes and waiting:
-            _start(busy, _Worker.started(), waiting.pop())
+        for job in itertools.islice(waiting, processes):
+            _start(busy, _Worker.started(), job)
         while busy:
             for end in wait(list(busy)):
                 worker = busy.pop(end)  # type: ignore[call-overload]
                 outcome, alive = worker.outcome()
-                if waiting:
-                    _start(busy, worker if alive else _Worker.started(), waiting.pop())
+                more = next(waiting, _NONE)
+                if more is not _NONE:
+                    _start(busy, worker if alive else _Worker.started(), more)
                 elif alive:
                     worker.dismiss()
                 yield outcome

@@ -1,33 +1,32 @@
-"""L5: ``results.jsonl``: one line per finished trial, appended and brought to disk; nothing is ever rewritten."""
+"""L5: a file of rows: one line of JSON per finished trial, appended and brought to disk; nothing is ever rewritten."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from actprune.errors import CheckpointError
 from actprune.lab import atomic
 
-NAME = "results.jsonl"
 Row = dict[str, Any]
-_ALWAYS = ("id", "data", "model", "baseline", "seed", "target", "training", "status")
-_OK = (*_ALWAYS, "test_accuracy", "validation_accuracy", "weights", "kept", "steps", "seconds")
+Required = Callable[[Row], Sequence[str]]
+"""Keys that a row must have."""
 
 
-def rows(out: Path) -> list[Row]:
+def rows(path: Path, required: Required = lambda _: ()) -> list[Row]:
     """All whole lines; a last line that a kill cut short is left out, its trial is computed again.
 
     Raises CheckpointError for damage elsewhere.
     """
-    path = out / NAME
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found += [_row(line)] if line.strip() else []
+            found += [_row(line, required)] if line.strip() else []
         except ValueError as error:
             if number == len(lines):
                 break
@@ -37,20 +36,18 @@ def rows(out: Path) -> list[Row]:
     return found
 
 
-def _row(line: bytes) -> Row:
+def _row(line: bytes, required: Required) -> Row:
     """One line. Raises ValueError when it is no row."""
     row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError(f"it holds a {type(row).__name__}, expected an object")
-    wanted = _OK if row.get("status") == "ok" else _ALWAYS
-    if missing := [key for key in wanted if row.get(key) is None]:
+    if missing := [key for key in required(row) if row.get(key) is None]:
         raise ValueError(f"{', '.join(missing)} missing")
     return row
 
 
-def mend(out: Path) -> None:
-    """Make the file end with a whole line. Whoever calls it holds the lock of ``out``."""
-    path = out / NAME
+def mend(path: Path) -> None:
+    """Make the file end with a whole line. Whoever calls it holds a lock."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -64,6 +61,6 @@ def mend(out: Path) -> None:
         atomic.write_bytes(path, whole)
 
 
-def append(out: Path, row: Row) -> None:
+def append(path: Path, row: Row) -> None:
     """One more line."""
-    atomic.append_line(out / NAME, atomic.json_line(row))
+    atomic.append_line(path, atomic.json_line(row))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from actprune.errors import RuntimePathError
-from actprune.lab.compare.pool import Job, Outcome, attempt
+from actprune.lab.pool import Job, Outcome, attempt
 
 
 def over(jobs: list[Job], address: str) -> Iterator[Outcome]:
