@@ -17,16 +17,20 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from actprune.lab.sweep import spread, table
 
 RUNS, RESULTS = Path("runs/compare"), Path("docs/results")
 STORE = RESULTS / "comparison.jsonl"
 LENET = ["--data", "mnist,fashion-mnist", "--model", "lenet-300-100", "--sparsities", "0.9,0.98,0.9894"]
+MOVING = ["--data", "mnist", "--model", "lenet-300-100", "--sparsities", "0.9,0.98,0.9894"]
 ARTICLE = ["--data", "mnist,fashion-mnist", "--model", "article", "--sparsities", "0.9894"]
 SWEEPS = (
     ["--preset", "article"],
     [*LENET, "--methods", "activation-layer,activation-lamp-all,magnitude-global,lamp,dns,random"],
+    [*MOVING, "--methods", "rigl,set,movement,synflow,sparsegpt"],
     [*ARTICLE, "--methods", "activation-lamp-all,magnitude-global,lamp"],
 )
 OURS, HIGH = "activation", 0.9894
@@ -71,12 +75,7 @@ def winners(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["baseline"] != "dense" and _kept_enough(row):
             found[row["data"], row["model"], row["target"]][row["baseline"]].append(row)
-    lines = [
-        "Written by `python benchmarks/comparison.py --report`. Test accuracy in %, mean ± std over seeds; n seeds.",
-        "Whoever kept more weights than asked takes no part.", "",
-        "| data | network | sparsity % | best | best by activation | difference | best other | all, by accuracy |",
-        "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    body = []
     for (data, model, target), field in sorted(found.items()):
         if len(field) < 4:
             continue
@@ -84,11 +83,16 @@ def winners(rows: list[dict[str, Any]]) -> str:
         mine = next(name for name in order if name.startswith(OURS))
         other = next(name for name in order if not name.startswith(OURS))
         gap = _mean(field[mine]) - _mean(field[other])
-        lines.append(
-            f"| {data} | {model} | {100 * target:g} | **{order[0]}** | {mine} {_spread(field[mine])} | {gap:+.2f} | "
-            f"{other} {_spread(field[other])} | {', '.join(f'{n} {_mean(field[n]):.2f}' for n in order)} |"
-        )
-    return "\n".join(lines) + "\n"
+        body.append((
+            data, model, f"{100 * target:g}", f"**{order[0]}**", f"{mine} {_spread(field[mine])}", f"{gap:+.2f}",
+            f"{other} {_spread(field[other])}", ", ".join(f"{n} {_mean(field[n]):.2f}" for n in order),
+        ))  # fmt: skip
+    head = ("data", "network", "sparsity %", "best", "best by activation", "difference", "best other",
+            "all, by accuracy")  # fmt: skip
+    return (
+        "Written by `python benchmarks/comparison.py --report`. Test accuracy in %, mean ± std over seeds; n seeds.\n"
+        "Whoever kept more weights than asked takes no part.\n\n" + table(head, body)
+    )
 
 
 def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
@@ -99,15 +103,11 @@ def at_the_articles_sparsity(rows: list[dict[str, Any]]) -> str:
         if row["baseline"] == "dense" or (row["target"] == HIGH and _kept_enough(row)):
             found[row["baseline"]][row["model"], row["data"]].append(row)
     order = sorted(found, key=lambda name: -max(_mean(cell) for cell in found[name].values()))
-    lines = [
-        f"At {100 * HIGH:g} %, test accuracy in %:", "",
-        "| baseline | " + " | ".join(f"{data}, {model}" for model, data in places) + " |",
-        "|---" * (len(places) + 1) + "|",
-    ]  # fmt: skip
-    for name in order:
-        cells = [_spread(found[name][place]) if place in found[name] else "" for place in places]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    body = [
+        (name, *(_spread(found[name][place]) if place in found[name] else "" for place in places)) for name in order
+    ]
+    head = ("baseline", *(f"{data}, {model}" for model, data in places))
+    return f"At {100 * HIGH:g} %, test accuracy in %:\n\n" + table(head, body)
 
 
 def _kept_enough(row: dict[str, Any]) -> bool:
@@ -120,8 +120,7 @@ def _mean(rows: list[dict[str, Any]]) -> float:
 
 
 def _spread(rows: list[dict[str, Any]]) -> str:
-    spread = 100 * stdev(row["test_accuracy"] for row in rows) if len(rows) > 1 else 0.0
-    return f"{_mean(rows):.2f} ± {spread:.2f}, n {len(rows)}"
+    return f"{spread([row['test_accuracy'] for row in rows], 2, 100)}, n {len(rows)}"
 
 
 def main() -> None:

@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from actprune.evidence import Firing
 from actprune.graph import prunable_layers
-from actprune.pruner.collector import Observer
+from actprune.pruner.collector import Collector
+from actprune.state import PruneState
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 GOAL = 1.02
@@ -85,7 +86,7 @@ def step_of(model: nn.Module, inputs: Tensor) -> Callable[[], None]:
 
 def check_counts(model: nn.Module, inputs: Tensor) -> None:
     """Three live batches at frozen weights must give exactly three times the count of one."""
-    watch = Observer(model, prunable_layers(model), [Firing()], {})
+    watch = Collector(model, prunable_layers(model), [Firing()], PruneState())
     watch.start_live()
     for _ in range(3):
         model(inputs)
@@ -96,12 +97,12 @@ def check_counts(model: nn.Module, inputs: Tensor) -> None:
         values = layer(values)
         if isinstance(layer, nn.ReLU):
             axes = [axis for axis in range(values.dim()) if axis != 1]
-            assert torch.equal(watch.sums[f"{index - 1}.weight"]["fired"], 3 * (values != 0).sum(axes)), index
+            assert torch.equal(watch.state.sums[f"{index - 1}.weight"]["fired"], 3 * (values != 0).sum(axes)), index
 
 
 def block(model: nn.Module, step: Callable[[], None], steps: int, every: int) -> tuple[float, float]:
     """Wall and CPU seconds per step. Some steps pass before the clock starts: the first is traced, caches are warm."""
-    watch = Observer(model, prunable_layers(model), [Firing()], {})
+    watch = Collector(model, prunable_layers(model), [Firing()], PruneState())
     if every:
         watch.start_live(every)
     for _ in range(max(every, 2)):

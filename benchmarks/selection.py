@@ -27,10 +27,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from actprune.core import LayerFacts, select
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from actprune.edit import Quota, View, pruning_step
+from actprune.lab.sweep import table
 from actprune.methods.magnitude import magnitude
 from actprune.scopes import Scope
 from actprune.types import Layer
@@ -56,8 +57,9 @@ def weights_of(network: str, size: int) -> Weights:
 
 
 def masks_of(weights: Weights, scope: Scope) -> Weights:
-    layers = [LayerFacts(name, tuple(weight.shape)) for name, weight in weights.items()]
-    return select(magnitude(SPARSITY, scope=scope), layers, lambda name: Layer(name, weights[name], {}), SPARSITY).masks
+    recipe = magnitude(SPARSITY, scope=scope)
+    view = View.of([Layer(name, weight) for name, weight in weights.items()])
+    return pruning_step(recipe, view, Quota(SPARSITY, recipe.budget)).masks
 
 
 def actprune_global(weights: Weights) -> None:
@@ -151,13 +153,9 @@ def row(network: str, size: int, repeats: int) -> dict[str, float | str]:
     }
 
 
-def table(rows: list[dict[str, float | str]]) -> str:
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for entry in rows:
-        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in entry.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def text(rows: list[dict[str, float | str]]) -> str:
+    values = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    return table(list(rows[0]), values)
 
 
 def main() -> None:
@@ -183,8 +181,8 @@ def main() -> None:
         json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n"
     )
     notes = "Seconds and ratios: medians. MB: peak extra resident memory. `global` and `layer`: the selection alone."
-    (RESULTS / "selection.md").write_text(f"`{command}`, {machine}.\n{notes}\n\n{table(rows)}\n")
-    print(table(rows))
+    (RESULTS / "selection.md").write_text(f"`{command}`, {machine}.\n{notes}\n\n{text(rows)}\n")
+    print(text(rows))
 
 
 if __name__ == "__main__":
