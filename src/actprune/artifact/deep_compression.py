@@ -165,7 +165,7 @@ def huffman_coded(symbols: Array, size: int) -> bytes:
 
 
 def read_huffman(cursor: Cursor, size: int, count: int) -> Array:
-    """Inverse of ``write``: int64 ``(count,)``. Raises ArtifactError for lengths or bits that no code has."""
+    """Inverse of ``huffman_coded``: int64 ``(count,)``. Raises ArtifactError for lengths or bits that no code has."""
     lengths = unpacked(cursor.take(packed_size(_LENGTH_BITS, size)), _LENGTH_BITS, size).astype(np.int64)
     total = cursor.varint()
     data = np.frombuffer(cursor.take((total + 7) // 8), np.uint8)

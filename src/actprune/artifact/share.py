@@ -22,7 +22,7 @@ class SharedWeights:
 
     what      a module (all its floating-point parameters) or tensors by name; they are changed in place by ``apply``
     bits      for every tensor, or by name (names left out are not shared)
-    init      "linear", as published, or "exact": the least squared error (see ``kmeans.centroids``)
+    init      "linear", as published, or "exact": the least squared error (see ``values.centroids``)
     gradient  "sum": a centroid moves by the sum of its weights' gradients (Han et al. 2016, section 3); "mean"
 
         shared = SharedWeights(model, bits=4)

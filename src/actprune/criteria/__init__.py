@@ -2,7 +2,7 @@
 
 from actprune.criteria.alpha import LogAlpha
 from actprune.criteria.counter import Counter, CounterTimesWeight
-from actprune.criteria.gradient import GradientMagnitude, Saliency
+from actprune.criteria.gradient import GradientMagnitude, Saliency, Taylor
 from actprune.criteria.learnt import LearntScore
 from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
 from actprune.criteria.surgery import Hysteresis, HysteresisOverThreshold
@@ -23,5 +23,6 @@ __all__ = [
     "MagnitudeWithinSign",
     "Random",
     "Saliency",
+    "Taylor",
     "Wanda",
 ]

@@ -52,3 +52,22 @@ class GradientMagnitude:
     def score(self, layer: Layer) -> Tensor:
         """Shape and dtype of the gradient."""
         return layer.evidence["gradient"].abs()
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """score = (sum over the neuron of w dL/dw)^2, the same for all its weights. Meant for whole neurons (``Neuron()``).
+
+    Source: Molchanov et al. 2019 (arXiv 1906.10771), eq. 8, on the gradient summed over batches.
+    """
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The gradient of the training loss."""
+        return (Gradient(),)
+
+    def score(self, layer: Layer) -> Tensor:
+        """``(out, in, *kernel)`` float64, an expanded view."""
+        weight = layer.weight
+        change = (weight.double() * layer.evidence["gradient"].double()).flatten(1).sum(1)
+        return change.square().view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)

@@ -24,6 +24,7 @@ from actprune.methods.snip import snip
 from actprune.methods.sparse_evolutionary import sparse_evolutionary
 from actprune.methods.sparsegpt import sparsegpt
 from actprune.methods.synflow import synflow
+from actprune.methods.taylor import taylor
 from actprune.methods.variational_dropout import variational_dropout, variational_dropout_threshold
 from actprune.methods.wanda import wanda
 
@@ -50,6 +51,7 @@ __all__ = [
     "sparse_evolutionary",
     "sparsegpt",
     "synflow",
+    "taylor",
     "variational_dropout",
     "variational_dropout_threshold",
     "wanda",
@@ -77,6 +79,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         sparse_evolutionary,
         sparsegpt,
         synflow,
+        taylor,
         variational_dropout,
         variational_dropout_threshold,
         wanda,

@@ -14,7 +14,7 @@ from actprune.lab.compare.sweep import NAME, rows_of
 from actprune.lab.compare.trials import identity
 
 QUICK = Training(epochs=4)
-WHOLE_UNITS = {"activation-neuron", "apoz"}  # a unit costs several weights
+WHOLE_UNITS = {"activation-neuron", "apoz", "taylor"}  # a unit costs several weights
 WITH_DEAD = {name for name in BASELINES if name.startswith("activation")}  # a dead weight may cost several
 
 

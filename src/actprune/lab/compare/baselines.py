@@ -126,6 +126,7 @@ _ALL: tuple[Baseline, ...] = (
              settings={"schedule": "before", "calibration_images": 100}),
     Baseline("wanda", "wanda", "data", "gradual, same fraction in each row", settings=_LOOKS, **_GRADUAL),
     Baseline("apoz", "apoz", "data", "gradual, whole neurons", settings=_LOOKS, **_GRADUAL),
+    Baseline("taylor", "taylor", "data", "gradual, whole neurons, one ranking", settings=_LOOKS, **_GRADUAL),
     Baseline("han", "han", "published",
              "prunes and retrains in rounds; constant lr, a tenth of it from the first pruning on",
              settings=_STEADY, plan="rounds"),
