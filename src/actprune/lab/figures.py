@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +11,39 @@ from torch import Tensor
 
 from actprune.lab import spectra
 from actprune.lab.folder import RunFolder
+from actprune.lab.report.style import save
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from actprune.lab.setup import Setup
 
 PruningStep = dict[str, dict[str, Tensor]]
 
 
 def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
-    """training, firing, survival and spectra as .svg and .png under ``plots/``; those without data are left out.
+    """training, firing, survival, neurons and spectra as .svg and .png in ``plots/``; what has no data is left out.
 
     score: what the figures called accuracy in the folder are, see ``lab.task``.
     """
+    charts = _charts(folder, title, score)
+    target = folder.path / "plots"
+    target.mkdir(exist_ok=True)
+    drawn: list[Path] = []
+    for name, chart in charts.items():
+        figure = chart()
+        for suffix in ("svg", "png"):
+            drawn.append(target / f"{name}.{suffix}")
+            save(figure, drawn[-1])
+    return drawn
+
+
+def _charts(folder: RunFolder, title: str, score: str) -> dict[str, Callable[[], Figure]]:
+    """What there is to draw, by the name of its file."""
     from actprune.lab.report import plots  # matplotlib is slow to import
 
     rows, pruning_steps = folder.rows(), _pruning_steps(folder)
     around = [{short(name): own for name, own in pruning_step.items()} for pruning_step in spectra.read(folder.path)[0]]
-    target = folder.path / "plots"
-    target.mkdir(exist_ok=True)
-    drawn: list[Path] = []
     fired = [
         {
             short(name): (sums["fired"].numpy(), int(sums["rows"]))
@@ -47,27 +62,24 @@ def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
         for name, sums in pruning_step.items()
         if "fan_in" in sums
     }
-    for suffix in ("svg", "png"):
-        if rows:
-            plots.training_curves(rows, target / f"training.{suffix}", title, score)
-            drawn.append(target / f"training.{suffix}")
-        if fired and all(fired):
-            plots.firing_histograms(fired, target / f"firing.{suffix}", title)
-            drawn.append(target / f"firing.{suffix}")
-        if kept:
-            plots.survival(
-                kept, target / f"survival.{suffix}", fan_in, title, [f"after {i + 1}" for i in range(len(kept))]
-            )
-            drawn.append(target / f"survival.{suffix}")
-        if around:
-            plots.spectra(around, target / f"spectra.{suffix}", title)
-            drawn.append(target / f"spectra.{suffix}")
-    return drawn
+    labels = [f"after pruning step {i + 1}" for i in range(len(kept))]
+    charts: dict[str, Callable[[], Figure]] = {}
+    if rows:
+        charts["training"] = lambda: plots.training_curves(rows, None, title, score)
+    if fired and all(fired):
+        counted = f"{title}\nof {plots.counted_since(fired)}"
+        charts["firing"] = lambda: plots.firing_histograms(fired, None, counted)
+    if kept:
+        charts["survival"] = lambda: plots.survival(kept, None, fan_in, title=title, labels=labels)
+        charts["neurons"] = lambda: plots.neurons(kept, None, title, labels)
+    if around:
+        charts["spectra"] = lambda: plots.spectra(around, None, title)
+    return charts
 
 
 def draw_reconstruction(folder: RunFolder, setup: Setup, title: str) -> None:
     """What an autoencoder makes of the first validation images, as plots/reconstruction.png; only for images."""
-    from actprune.lab.report.reconstruction import MOST, reconstruction
+    from actprune.lab.report.heatmaps import MOST, reconstruction
 
     x = setup.validation[0][:MOST]
     if x.ndim != 4:

@@ -1,6 +1,6 @@
 """L5: ``actprune report``: one self-contained HTML page on a run, on several seeds, or on a comparison.
 
-Drawn by our own few functions as inline SVG: no script, font or picture is fetched from anywhere.
+Its charts are those of ``lab.report``, as inline SVG: no script, font or picture is fetched from anywhere.
 """
 
 from __future__ import annotations

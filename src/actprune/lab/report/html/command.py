@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actprune.lab.config import RunConfig
+from actprune.lab.report.html import words as w
+from actprune.lab.report.html.field import Field
 
 _FLAGS = {"max_epochs": "--epochs"}
 _ALWAYS = ("data", "model", "method", "sparsity")
@@ -27,6 +29,19 @@ def again(config: dict[str, Any], seeds: Sequence[int] = ()) -> str:
         elif name in _ALWAYS or (name in defaults and value != defaults[name]) or name == "seed":
             words += _words(name, value)
     return shlex.join(words)
+
+
+def again_compared(field: Field) -> str:
+    """``actprune compare`` for one data set and network; trials that exist are not computed twice."""
+    rows = [row for point in [field.dense, *field.points.values()] for row in point.rows]
+    found = {round(seed) for seed in w.numbers(rows, "seed")}
+    seeds = ",".join(map(str, sorted(found)))
+    parts = [
+        ("--data", field.data), ("--model", field.model),
+        ("--methods", ",".join(field.baselines)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
+        ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
+    ]  # fmt: skip
+    return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])
 
 
 def without_paths(text: str) -> str:
@@ -76,3 +91,12 @@ def _option(value: Any) -> str:
     except ValueError:
         return value
     return json.dumps(value)  # a text that looks like a number, say
+
+
+def _training(field: Field) -> list[tuple[str, str]]:
+    """Flags of the common training, from the configuration of a dense run, which has it unchanged."""
+    config: dict[str, Any] = next(
+        (row["config"] for row in field.dense.rows if isinstance(row.get("config"), dict)), {}
+    )
+    flags = {"max_epochs": "--epochs", "lr": "--lr", "batch_size": "--batch-size", "weight_decay": "--weight-decay"}
+    return [(flag, f"{value:g}") for key, flag in flags.items() if (value := w.number(config.get(key))) is not None]

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
 
-from actprune.lab.report.html.chart import Chart, Legend
-from actprune.lab.report.html.heat import Heat
+from actprune.lab.report.style import NARROW, PANEL, WIDE, inline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its heading and a sentence on how to read it. ``label``: what it shows, read out aloud.
+
+    draw: gives the figure for a width in inches. small: one of several side by side, drawn at one width; others are
+    drawn for a wide screen and for a phone, where a wide one's letters would be too small, and CSS shows one.
+    """
+
+    title: str
+    label: str
+    draw: Callable[[float], Figure]
+    caption: str = ""
+    small: bool = False
+
+    def svg(self, numbers: Iterator[int]) -> str:
+        """The chart as inline SVG, which escapes what it shows. numbers: for ids of its own."""
+        sizes = [("", PANEL)] if self.small else [("wide", WIDE), ("narrow", NARROW)]
+        return "".join(inline(self.draw(width), f"c{next(numbers)}", self.label, kind) for kind, width in sizes)
 
 
 @dataclass(frozen=True)
@@ -43,13 +67,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what belongs under it, in this order: lead, legend, charts, pictures, tables."""
+    """A heading with what belongs under it, in this order: lead, charts, tables."""
 
     title: str
     lead: str = ""
     charts: Sequence[Chart] = ()
-    legend: Sequence[Legend] = ()
-    heats: Sequence[Heat] = ()
     tables: Sequence[Table] = ()
 
     @property
@@ -60,12 +82,12 @@ class Section:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.charts or self.heats or self.tables)
+        return not (self.charts or self.tables)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on it, as plain text (escaped by the template) and as plots (which escape by themselves)."""
+    """Everything on it, as plain text (escaped by the template) and as charts (which escape by themselves)."""
 
     kind: str
     title: str
@@ -99,7 +121,7 @@ def render(page: Page) -> str:
     )
     places.filters["code"] = _code
     shown = [section for section in page.sections if not section.empty]
-    return places.get_template("page.html").render(page=page, sections=shown)
+    return places.get_template("page.html").render(page=page, sections=shown, numbers=count(1))
 
 
 def _code(text: str) -> str:
