@@ -43,7 +43,9 @@ def _charts(folder: RunFolder, title: str, score: str) -> dict[str, Callable[[],
     from actprune.lab.report import plots  # matplotlib is slow to import
 
     rows, pruning_steps = folder.rows(), _pruning_steps(folder)
-    around = [{short(name): own for name, own in pruning_step.items()} for pruning_step in spectra.read(folder.path)[0]]
+    values, end = spectra.read(folder.path)
+    around = [{short(name): own for name, own in pruning_step.items()} for pruning_step in values]
+    ends = {short(name): own["end"].numpy() for name, own in end.items()}
     fired = [
         {
             short(name): (sums["fired"].numpy(), int(sums["rows"]))
@@ -73,7 +75,7 @@ def _charts(folder: RunFolder, title: str, score: str) -> dict[str, Callable[[],
         charts["survival"] = lambda: plots.survival(kept, None, fan_in, title=title, labels=labels)
         charts["neurons"] = lambda: plots.neurons(kept, None, title, labels)
     if around:
-        charts["spectra"] = lambda: plots.spectra(around, None, title)
+        charts["spectra"] = lambda: plots.spectra(around, None, title, ends=ends)
     return charts
 
 

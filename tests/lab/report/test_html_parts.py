@@ -168,6 +168,11 @@ def test_an_embedded_chart_has_ids_of_its_own_and_no_colour_that_the_page_does_n
     assert "var(--r1)" in first
 
 
+def test_no_tick_is_written_in_a_language_of_formulas(tmp_path):
+    text = write(folders.write_run(tmp_path / "one", result=folders.summary())).read_text()
+    assert "math" not in text
+
+
 @pytest.mark.parametrize("name", ["_hidden", "$x_1$", "\x00\x1b", "\ud800", "层", folders.HOSTILE, "long" * 60])
 def test_odd_names_are_text_in_a_chart(name):
     ElementTree.fromstring(inline(seed_curves({name: [(1, 0.5), (2, 0.6)]}, {}), "c1", "label"))

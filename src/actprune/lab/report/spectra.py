@@ -119,11 +119,13 @@ def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[An
 
 
 def _label(axes: Sequence[Axes], layer: str, first: bool) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axes[0].set_title(brief(layer.removesuffix(".weight")), loc="left", fontweight="bold")
     axes[0].set(xlabel="index", yscale="log")
-    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[0].yaxis.set_major_formatter("{x:g}")
     axes[-1].set(xlabel="largest to smallest")
     for axis in axes[1:]:
         axis.axhline(0, color=EDGE, lw=0.7)

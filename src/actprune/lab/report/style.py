@@ -204,12 +204,10 @@ def across(names: Sequence[str], width: float, each: float) -> int:
     return -(-len(names) // max(1, lines))
 
 
-def panels(
-    figure: Figure, names: Sequence[str], columns: int, rows: int = 1, shared: bool = False
-) -> dict[str, list[Axes]]:
-    """Axes by name, ``rows`` below each other; what does not fit into ``columns`` goes on below. shared: x by all."""
+def panels(figure: Figure, names: Sequence[str], columns: int, rows: int = 1) -> dict[str, list[Axes]]:
+    """Axes by name, ``rows`` below each other; what does not fit into ``columns`` goes on below."""
     lines = -(-len(names) // columns)
-    plots = figure.subplots(rows * lines, columns, squeeze=False, sharex=shared)
+    plots = figure.subplots(rows * lines, columns, squeeze=False)
     for axes in plots[rows * (lines - 1) :, len(names) - columns * (lines - 1) :].ravel():
         axes.set_axis_off()
     return {
