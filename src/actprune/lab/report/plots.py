@@ -312,7 +312,7 @@ def _log_percent(axes: Axes, shares: Sequence[float]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     smallest = min((100 * share for share in shares if share > 0), default=10.0)
-    axes.set(xscale="log", xlim=(min(10.0, 0.6 * smallest), 115))
+    axes.set(xscale="log", xlim=(min(10.0, 0.4 * smallest), 115))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if smallest > 0.5 else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
