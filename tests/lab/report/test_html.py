@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from actprune.errors import CheckpointError
 from actprune.lab.cli.main import app
+from actprune.lab.report import words as w
 from actprune.lab.report.html import page_of, write
-from actprune.lab.report.html import words as w
 from support import run_folders as folders
 
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from actprune.lab import RunConfig
 from actprune.lab.cli.main import app
+from actprune.lab.report import words as w
+from actprune.lab.report.field import fields
 from actprune.lab.report.heatmaps import described, heat_maps
 from actprune.lab.report.html import command, page_of, write
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import fields
 from actprune.lab.report.plots import neurons, seed_curves, survival
 from actprune.lab.report.style import PANEL, THEME, inline
 from support import run_folders as folders

@@ -12,9 +12,13 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from actprune.errors import CheckpointError, DataError
+from actprune.lab.figures import draw
+from actprune.lab.folder import RunFolder
 from actprune.lab.report import style
-from actprune.lab.report.plots import counted_since, firing_histograms, neurons, survival, training_curves
+from actprune.lab.report.html import page_of, write
+from actprune.lab.report.plots import firing_histograms, neurons, survival, training_curves
 from actprune.lab.report.tables import markdown, summary_table
+from support import run_folders
 
 RECORDS = [
     {"epoch": i, "train_accuracy": a, "validation_accuracy": a - 0.02, "sparsity": s, "pruned": i == 2, "loss": 1.0}
@@ -85,11 +89,32 @@ def test_firing_histograms_count_silent_neurons(tmp_path):
     assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", *steps} <= set(found)
 
 
-def test_firing_counts_that_run_on_are_told_from_those_of_a_single_step():
-    """A count that goes on over the pruning steps contains the earlier examples; the caption has to say so."""
-    assert "from the start of the run" in counted_since([{"fc1": ([1, 2], 4)}, {"fc1": ([1, 5], 9)}])
-    for alone in ([{"fc1": ([1, 2], 4)}] * 2, [{"fc1": ([3], 4)}, {"fc1": ([2], 9)}], FIRED[:1]):
-        assert counted_since(alone) == "the examples counted for that pruning step"
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"reset_counts": False}, "all examples counted up to that pruning step"),
+        ({"reset_counts": True}, "the examples counted since the pruning step before"),
+        ({}, "whether they include earlier ones is not recorded"),
+    ],
+)
+def test_page_and_file_say_whether_firing_counts_run_on_over_the_pruning_steps(tmp_path, recipe, said):
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    run_folders.write(place / "recipe.json", {"type": "Ranked", "name": "activation", **recipe})
+    draw(RunFolder(place), "a run")
+    assert said in write(place).read_text()
+    heading = words(place / "plots" / "firing.svg")
+    assert "a run" in heading
+    assert any(said in text for text in heading)
+
+
+def test_a_run_has_the_charts_of_its_page_as_files(tmp_path):
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    names = ["training", "firing", "survival", "neurons", "spectra"]
+    first = {path.name: path.read_bytes() for path in draw(RunFolder(place), "a run")}
+    assert list(first) == [f"{name}.{suffix}" for name in names for suffix in ("svg", "png")]
+    assert first == {path.name: path.read_bytes() for path in draw(RunFolder(place), "a run")}
+    charts = [chart for section in page_of(place).sections for chart in section.charts if chart.file]
+    assert sorted(chart.file for chart in charts) == sorted(names)
 
 
 @pytest.mark.parametrize(

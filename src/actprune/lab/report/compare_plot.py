@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from actprune.lab.compare.aggregate import Panel
 from actprune.lab.compare.baselines import BASELINES
+from actprune.lab.report import words as w
+from actprune.lab.report.charts import Chart
+from actprune.lab.report.field import Field
 from actprune.lab.report.style import INK, SERIES, WIDE, across, canvas, legend, legend_columns, panels
 
 if TYPE_CHECKING:
@@ -69,6 +72,32 @@ def accuracy(
             handles |= _panel(axes, each, looks)
         legend(figure, {name: handles[name] for name in ("dense", *order) if name in handles}, width)
     return figure
+
+
+def chart(field: Field, names: Sequence[str]) -> list[Chart]:
+    """Test accuracy over compression. names: of all baselines of the comparison, so that one always looks the same."""
+    lines: dict[str, list[Point]] = {}
+    for name in field.baselines:
+        for sparsity in field.sparsities:
+            point = field.at(name, sparsity)
+            if point.test is not None:
+                compression = w.average([x for x in w.numbers(point.rows, "compression") if x > 0])
+                at = compression if compression is not None else 1 / max(1 - sparsity, 1e-6)
+                lines.setdefault(name, []).append((at, point.test, point.spread or 0.0))
+    if not lines:
+        return []
+    dense = None if field.dense.test is None else (field.dense.test, field.dense.spread or 0.0)
+    curves = Curves("", lines, field.sparsities, dense)
+    best = [f"{w.share(s)}: {r[0][0]} {w.percent(r[0][1])}" for s in field.sparsities if (r := field.ranking(s))]
+    label = f"Test accuracy over compression on {field.data} with {field.model}; best at {'; '.join(best)}"
+    return [
+        Chart(
+            "Test accuracy over compression", label,
+            lambda width, title: accuracy([curves], None, names, width),
+            "Mean over the seeds; upright strokes: one standard deviation. The scale is logarithmic in the error, so "
+            "that small differences near the top show. Band: the dense network.",
+        )
+    ]  # fmt: skip
 
 
 def look(index: int) -> dict[str, Any]:

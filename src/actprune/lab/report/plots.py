@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +162,7 @@ def neurons(
     layers, names, counts = layer_names(pruning_steps), step_names(labels, len(pruning_steps)), _counted(pruning_steps)
     shown = chosen(len(counts), MOST_PRUNING_STEPS)
     columns = across(layers, width, 2.9)
-    with canvas(width, 0.6 + 1.8 * -(-len(layers) // columns), path) as figure:
+    with canvas(width, 0.6 + 2.0 * -(-len(layers) // columns), path) as figure:
         handles: dict[str, Any] = {}
         for name, (axes,) in panels(figure, layers, columns).items():
             for step, colour in zip(shown, shades(len(shown)), strict=True):
@@ -192,8 +191,8 @@ def firing_histograms(
 
     pruning_steps: of each, by layer, ``(counts, rows)``: firing counts ``(neurons,)`` and the number of examples, or
     examples x positions, they were counted on. labels: of the pruning steps ("pruning step 1", .. if left out).
-    A neuron that never fired stands apart, left of zero. Each histogram has its own height; ``counted_since`` says what
-    its counts are of. Raises DataError on no pruning step or no rows.
+    A neuron that never fired stands apart, left of zero. Each histogram has its own height. Whether a count includes
+    those of earlier pruning steps is for the caller to say. Raises DataError on no pruning step or no rows.
     """
     layers, names = layer_names(pruning_steps), step_names(labels, len(pruning_steps))
     shown = chosen(len(pruning_steps), MOST_PRUNING_STEPS)
@@ -213,19 +212,6 @@ def firing_histograms(
             axes.set_title(brief(layer), loc="left", fontweight="bold")
         figure.suptitle(caption(title, len(shown), len(pruning_steps)))
     return figure
-
-
-def counted_since(pruning_steps: Sequence[Fired]) -> str:
-    """What the firing counts of a pruning step are of, as they show by themselves: all so far, or that step's alone."""
-    running = all(
-        rows < later[name][1] and (np.asarray(counts) <= np.asarray(later[name][0])).all()
-        for here, later in pairwise(pruning_steps)
-        for name, (counts, rows) in here.items()
-        if name in later and np.shape(counts) == np.shape(later[name][0])
-    )
-    if running and len(pruning_steps) > 1:
-        return "all examples counted from the start of the run up to that pruning step, earlier ones included"
-    return "the examples counted for that pruning step"
 
 
 def firing_rate(layer: str, counts: ArrayLike, rows: int) -> NDArray[np.float64]:
@@ -327,7 +313,7 @@ def _ridge(axes: Axes, base: float, rate: NDArray[np.float64]) -> None:
     scale = 0.6 / max(silent, int(heights.max()), 1)
     axes.bar(_BINS[:-1], heights * scale, 3.6, bottom=base, align="edge", color=BLUE, lw=0)
     axes.bar(-9, silent * scale, 6, bottom=base, color=VERMILION, lw=0)
-    axes.text(101, base + 0.97, f"{silent} of {len(rate)} silent", ha="right", va="top", color=MUTED)
+    axes.text(101, base + 0.93, f"{silent} of {len(rate)} silent", ha="right", va="top", color=MUTED)
 
 
 def _require_keys(records: Sequence[Mapping[str, Any]], keys: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""L5: the chart and the table of singular values over the pruning steps of a run."""
+"""L5: the chart of singular values over the pruning steps of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Values = Mapping[str, Mapping[str, ArrayLike]]
 """By layer: descending singular values "before" and "after" a pruning, and "random", after a random mask as large."""
 _FLOOR = 1e-4
-_HEAD = ("pruning step", "layer", "weights kept", "numerical rank", "stable rank", "effective rank")
 
 
 def spectra(
@@ -78,21 +77,6 @@ def spectra(
         legend(figure, {name: handles[name] for name in order if name in handles}, width)
         figure.suptitle(caption(title, len(shown), len(pruning_steps)))
     return figure
-
-
-def rank_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, one line per pruning step and layer (see ``lab.spectra.rank_rows``); ranks as before -> after."""
-    lines = [_HEAD, (":---", ":---", *["---:"] * (len(_HEAD) - 2))]
-    for row in rows:
-        before, after = row["before"], row["after"]
-        cells = [
-            f"{after[key]:.{digits}f}" if before is None else f"{before[key]:.{digits}f} -> {after[key]:.{digits}f}"
-            for key, digits in (("numerical", 0), ("stable", 1), ("effective", 1))
-        ]
-        pruning_step = "end" if row["pruning_step"] is None else str(row["pruning_step"])
-        kept = "" if row["kept"] is None else f"{row['kept']:,}"
-        lines.append((pruning_step, str(row["layer"]).removesuffix(".weight"), kept, *cells))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _column(axes: Sequence[Axes], found: Mapping[str, ArrayLike], colour: Any) -> Any:

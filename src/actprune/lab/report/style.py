@@ -96,7 +96,7 @@ def canvas(width: float, height: float, path: Path | None = None) -> Iterator[Fi
     with _settings():
         figure = Figure(figsize=(width, height), facecolor="none")
         FigureCanvasAgg(figure)
-        figure.set_layout_engine("constrained", h_pad=0.06, hspace=0.04)
+        figure.set_layout_engine("constrained", h_pad=0.06, hspace=0.04, wspace=0.05)
         yield figure
     if path is not None:
         save(figure, Path(path))
@@ -201,7 +201,7 @@ def chosen(count: int, most: int) -> list[int]:
 def across(names: Sequence[str], width: float, each: float) -> int:
     """How many panels of about ``each`` inches stand side by side, the last line as full as it gets."""
     lines = -(-len(names) // max(1, int(width / each)))
-    return -(-len(names) // max(1, lines))
+    return max(1, -(-len(names) // max(1, lines)))
 
 
 def panels(figure: Figure, names: Sequence[str], columns: int, rows: int = 1) -> dict[str, list[Axes]]:
@@ -223,9 +223,8 @@ def legend(figure: Figure, handles: Mapping[str, Any], width: float) -> None:
 
 
 def legend_columns(names: Sequence[str], width: float) -> int:
-    """How many entries of a legend stand side by side."""
-    each = 0.55 + 0.08 * max(map(len, map(brief, names)), default=0)
-    return max(1, min(len(names), int(width / each)))
+    """How many entries of a legend stand side by side, every line about as full as the others."""
+    return across(names, width, 0.55 + 0.08 * max(map(len, map(brief, names)), default=0))
 
 
 def layer_names(pruning_steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,20 +1,18 @@
-"""L5: the command that does the same run again, and values that may be shown: without paths of this machine."""
+"""L5: the command that does the same run again, and settings as text."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from actprune.lab.config import RunConfig
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import Field
+from actprune.lab.report import words as w
+from actprune.lab.report.field import Field
 
 _FLAGS = {"max_epochs": "--epochs"}
 _ALWAYS = ("data", "model", "method", "sparsity")
-_ABSOLUTE = re.compile(r"(?<![\w.])(?:/|~/|[A-Za-z]:\\|\\\\)[^\s'\"]*[\\/]")
 
 
 def again(config: dict[str, Any], seeds: Sequence[int] = ()) -> str:
@@ -42,20 +40,6 @@ def again_compared(field: Field) -> str:
         ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
     ]  # fmt: skip
     return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])
-
-
-def without_paths(text: str) -> str:
-    """An absolute path shrinks to its last part: ``/home/ada/data/digits`` -> ``digits``."""
-    return _ABSOLUTE.sub("", text)
-
-
-def shown(value: Any) -> Any:
-    """A plain value of a JSON file without absolute paths, at any depth."""
-    if isinstance(value, str):
-        return without_paths(value)
-    if isinstance(value, dict):
-        return {key: shown(item) for key, item in value.items()}
-    return [shown(item) for item in value] if isinstance(value, list) else value
 
 
 def pretty(value: Any) -> str:

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
-from actprune.lab.report.style import NARROW, PANEL, WIDE, inline
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart with its heading and a sentence on how to read it. ``label``: what it shows, read out aloud.
-
-    draw: gives the figure for a width in inches. small: one of several side by side, drawn at one width; others are
-    drawn for a wide screen and for a phone, where a wide one's letters would be too small, and CSS shows one.
-    """
-
-    title: str
-    label: str
-    draw: Callable[[float], Figure]
-    caption: str = ""
-    small: bool = False
-
-    def svg(self, numbers: Iterator[int]) -> str:
-        """The chart as inline SVG, which escapes what it shows. numbers: for ids of its own."""
-        sizes = [("", PANEL)] if self.small else [("wide", WIDE), ("narrow", NARROW)]
-        return "".join(inline(self.draw(width), f"c{next(numbers)}", self.label, kind) for kind, width in sizes)
+from actprune.lab.report.charts import Chart
 
 
 @dataclass(frozen=True)

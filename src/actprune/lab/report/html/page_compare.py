@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actprune.lab.report.html import charts, command, verdict_compare
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import DENSE, Field, Point, baselines, fields, titled
+from actprune.lab.report import compare_plot
+from actprune.lab.report import words as w
+from actprune.lab.report.field import DENSE, Field, Point, baselines, fields, titled
+from actprune.lab.report.html import command, verdict_compare
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
 
 
@@ -50,7 +51,7 @@ def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
         Section(
             f"Accuracy{where}",
             f"{lead} Baselines are ordered by their mean rank.",
-            charts.accuracy(field, names),
+            compare_plot.chart(field, names),
             tables=[_accuracies(field), _changes(field)],
         ),
         Section(f"Cost{where}", tables=[_costs(field), *_refused(field)]),

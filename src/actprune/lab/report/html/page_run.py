@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actprune.lab.report.html import charts, command, verdict
-from actprune.lab.report.html import words as w
+from actprune.lab.report import charts
+from actprune.lab.report import words as w
+from actprune.lab.report.html import command, verdict
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
-from actprune.lab.report.html.read import Array, Run, dense, short
+from actprune.lab.report.read import Array, Run, dense, short
 
 
 def of_run(run: Run) -> Page:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import OURS, Field, titled
+from actprune.lab.report import words as w
+from actprune.lab.report.field import OURS, Field, titled
 from actprune.lab.report.html.verdict import MISSED, Verdict
 
 LOST = 0.01

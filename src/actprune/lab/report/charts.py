@@ -1,22 +1,54 @@
-"""L5: the charts of a page: what a folder holds, checked and cut to what can be drawn, and what each chart shows."""
+"""L5: the charts of a run: what its folder holds, cut to what can be drawn, with the words that belong to each chart.
+
+The files in ``plots/`` and the HTML page are made from these, so that both say the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actprune.lab.report import compare_plot, heatmaps, plots, spectra
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import Field
-from actprune.lab.report.html.page import Chart
-from actprune.lab.report.html.read import Array, Run
-from actprune.lab.report.style import chosen
+from actprune.lab.report import heatmaps, plots, spectra
+from actprune.lab.report import words as w
+from actprune.lab.report.read import Array, Run
+from actprune.lab.report.style import NARROW, PANEL, WIDE, chosen, inline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 Steps = dict[int, dict[str, Any]]
 MOST_EPOCHS, MOST_LAYERS = 300, 24
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its heading and a sentence on how to read it. ``label``: what it shows, read out aloud.
+
+    draw: gives the figure for a width in inches, under a title where it stands alone. file: what its file is called.
+    small: one of several side by side, drawn at one width; others are drawn for a wide screen and for a phone, where a
+    wide one's letters would be too small, and CSS shows one.
+    """
+
+    title: str
+    label: str
+    draw: Callable[[float, str], Figure]
+    caption: str = ""
+    file: str = ""
+    small: bool = False
+
+    def svg(self, numbers: Iterator[int]) -> str:
+        """The chart as inline SVG, which escapes what it shows. numbers: for ids of its own."""
+        sizes = [("", PANEL)] if self.small else [("wide", WIDE), ("narrow", NARROW)]
+        return "".join(inline(self.draw(width, ""), f"c{next(numbers)}", self.label, kind) for kind, width in sizes)
+
+
+def of_run(run: Run) -> list[Chart]:
+    """Those that are also files of the run."""
+    return [*training(run), *firing(run), *survival(run), *neurons(run), *singular_values(run)]
 
 
 def thinned(rows: Sequence[Row]) -> list[Row]:
@@ -48,7 +80,7 @@ def training(run: Run) -> list[Chart]:
     return [
         Chart(
             f"{run.score.capitalize()}, loss and weights removed", label,
-            lambda width: plots.training_curves(records, score=run.score, width=width), note,
+            lambda width, title: plots.training_curves(records, None, title, run.score, width), note, "training",
         )
     ]  # fmt: skip
 
@@ -73,7 +105,7 @@ def seeds(runs: Sequence[Run]) -> list[Chart]:
     return [
         Chart(
             f"Validation {score} of each seed", label,
-            lambda width: plots.seed_curves(lines, pruned, score=score, width=width), "Dots: pruning steps.",
+            lambda width, title: plots.seed_curves(lines, pruned, None, score, width), "Dots: pruning steps.",
         )
     ]  # fmt: skip
 
@@ -95,7 +127,9 @@ def survival(run: Run) -> list[Chart]:
     return [
         Chart(
             "Weights kept, layer by layer", label,
-            lambda width: plots.survival([*steps.values()], None, fan_in, labels=_after(steps), width=width), note,
+            lambda width, title: plots.survival(
+                [*steps.values()], None, fan_in, title=title, labels=_after(steps), width=width
+            ), note, "survival",
         )
     ]  # fmt: skip
 
@@ -110,8 +144,9 @@ def neurons(run: Run) -> list[Chart]:
     return [
         Chart(
             "Weights kept, neuron by neuron", label,
-            lambda width: plots.neurons([*steps.values()], labels=_after(steps), width=width),
+            lambda width, title: plots.neurons([*steps.values()], None, title, _after(steps), width),
             "Incoming weights that each neuron still has after each pruning step; each line has its own order.",
+            "neurons",
         )
     ]  # fmt: skip
 
@@ -128,15 +163,17 @@ def firing(run: Run) -> list[Chart]:
         return []
     silent = [f"{name} {(counts == 0).sum()} of {counts.size}" for name, (counts, _) in steps[max(steps)].items()]
     label = f"How often neurons fire; neurons that never do up to pruning step {max(steps)}: {', '.join(silent)}"
-    since, names = plots.counted_since([*steps.values()]), [f"pruning step {number}" for number in steps]
+    names, counted = [f"pruning step {number}" for number in steps], _counted(run.recipe.get("reset_counts"))
     note = (
-        f"Each row counts {since}. A bar's height is the number of neurons, each row to its own scale; silent neurons "
+        f"Each row is of {counted}. A bar's height is the number of neurons, each row to its own scale; silent neurons "
         "stand apart on the left."
     )
     return [
         Chart(
             "How often neurons fire", label,
-            lambda width: plots.firing_histograms([*steps.values()], labels=names, width=width), note,
+            lambda width, title: plots.firing_histograms(
+                [*steps.values()], None, title and f"{title}\nEach row is of {counted}.", names, width
+            ), note, "firing",
         )
     ]  # fmt: skip
 
@@ -158,9 +195,9 @@ def singular_values(run: Run) -> list[Chart]:
     return [
         Chart(
             "Singular values around each pruning step", f"Singular values of {', '.join(steps[max(steps)])}",
-            lambda width: spectra.spectra(
-                [*steps.values()], control=control, width=width, labels=names, ends=ends
-            ), note,
+            lambda width, title: spectra.spectra(
+                [*steps.values()], None, title, control=control, width=width, labels=names, ends=ends
+            ), note, "spectra",
         )
     ]  # fmt: skip
 
@@ -187,34 +224,17 @@ def _picture(name: str, weight: Array) -> Chart:
     words = heatmaps.described(weight)
     return Chart(
         name, f"Sizes of the weights of {name}: {words}",
-        lambda width: heatmaps.heat_maps({"": {"": weight}}, width=width), words, small=True,
+        lambda width, title: heatmaps.heat_maps({"": {"": weight}}, None, title, width), words, small=True,
     )  # fmt: skip
 
 
-def accuracy(field: Field, names: Sequence[str]) -> list[Chart]:
-    """Test accuracy over compression. names: of all baselines of the comparison, so that one always looks the same."""
-    lines: dict[str, list[compare_plot.Point]] = {}
-    for name in field.baselines:
-        for sparsity in field.sparsities:
-            point = field.at(name, sparsity)
-            if point.test is not None:
-                compression = w.average([x for x in w.numbers(point.rows, "compression") if x > 0])
-                at = compression if compression is not None else 1 / max(1 - sparsity, 1e-6)
-                lines.setdefault(name, []).append((at, point.test, point.spread or 0.0))
-    if not lines:
-        return []
-    dense = None if field.dense.test is None else (field.dense.test, field.dense.spread or 0.0)
-    curves = compare_plot.Curves("", lines, field.sparsities, dense)
-    best = [f"{w.share(s)}: {r[0][0]} {w.percent(r[0][1])}" for s in field.sparsities if (r := field.ranking(s))]
-    label = f"Test accuracy over compression on {field.data} with {field.model}; best at {'; '.join(best)}"
-    return [
-        Chart(
-            "Test accuracy over compression", label,
-            lambda width: compare_plot.accuracy([curves], None, names, width),
-            "Mean over the seeds; upright strokes: one standard deviation. The scale is logarithmic in the error, so "
-            "that small differences near the top show. Band: the dense network.",
-        )
-    ]  # fmt: skip
+def _counted(reset: Any) -> str:
+    """Which examples the firing counts of a pruning step are of. reset: the recipe's ``reset_counts``."""
+    if reset is False:
+        return "all examples counted up to that pruning step, those before earlier ones included"
+    if reset is True:
+        return "the examples counted since the pruning step before"
+    return "the examples counted for that pruning step; whether they include earlier ones is not recorded"
 
 
 def _kept(run: Run) -> tuple[Steps, dict[str, int]]:
