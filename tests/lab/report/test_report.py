@@ -89,12 +89,22 @@ def test_firing_histograms_count_silent_neurons(tmp_path):
     assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", *steps} <= set(found)
 
 
+def test_equal_data_gives_equal_bytes_time_and_again(tmp_path):
+    """The solver of the layout rounds differently from call to call, and ids would be made from its last digits."""
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    found = []
+    for _ in range(4):
+        files = [*draw(RunFolder(place), "a run"), write(place)]
+        found.append({path.name: path.read_bytes() for path in files})
+    assert all(other == found[0] for other in found)
+
+
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ({"reset_counts": False}, "all examples counted up to that pruning step"),
-        ({"reset_counts": True}, "the examples counted since the pruning step before"),
-        ({}, "whether they include earlier ones is not recorded"),
+        ({"reset_counts": False}, "Counts are cumulative: each row is of all examples up to that pruning step."),
+        ({"reset_counts": True}, "Each row is of the examples since the pruning step before."),
+        ({}, "Whether a row includes the examples of earlier ones is not recorded."),
     ],
 )
 def test_page_and_file_say_whether_firing_counts_run_on_over_the_pruning_steps(tmp_path, recipe, said):
@@ -102,17 +112,15 @@ def test_page_and_file_say_whether_firing_counts_run_on_over_the_pruning_steps(t
     run_folders.write(place / "recipe.json", {"type": "Ranked", "name": "activation", **recipe})
     draw(RunFolder(place), "a run")
     assert said in write(place).read_text()
-    heading = words(place / "plots" / "firing.svg")
-    assert "a run" in heading
-    assert any(said in text for text in heading)
+    assert {"a run", said} <= set(words(place / "plots" / "firing.svg"))
 
 
 def test_a_run_has_the_charts_of_its_page_as_files(tmp_path):
     place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
     names = ["training", "firing", "survival", "neurons", "spectra"]
-    first = {path.name: path.read_bytes() for path in draw(RunFolder(place), "a run")}
-    assert list(first) == [f"{name}.{suffix}" for name in names for suffix in ("svg", "png")]
-    assert first == {path.name: path.read_bytes() for path in draw(RunFolder(place), "a run")}
+    assert [path.name for path in draw(RunFolder(place), "a run")] == [
+        f"{name}.{suffix}" for name in names for suffix in ("svg", "png")
+    ]
     charts = [chart for section in page_of(place).sections for chart in section.charts if chart.file]
     assert sorted(chart.file for chart in charts) == sorted(names)
 

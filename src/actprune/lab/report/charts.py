@@ -165,14 +165,14 @@ def firing(run: Run) -> list[Chart]:
     label = f"How often neurons fire; neurons that never do up to pruning step {max(steps)}: {', '.join(silent)}"
     names, counted = [f"pruning step {number}" for number in steps], _counted(run.recipe.get("reset_counts"))
     note = (
-        f"Each row is of {counted}. A bar's height is the number of neurons, each row to its own scale; silent neurons "
-        "stand apart on the left."
+        f"{counted} A bar's height is the number of neurons, each row to its own scale; silent neurons stand apart on "
+        "the left."
     )
     return [
         Chart(
             "How often neurons fire", label,
             lambda width, title: plots.firing_histograms(
-                [*steps.values()], None, title and f"{title}\nEach row is of {counted}.", names, width
+                [*steps.values()], None, title and f"{title}\n{counted}", names, width
             ), note, "firing",
         )
     ]  # fmt: skip
@@ -229,12 +229,12 @@ def _picture(name: str, weight: Array) -> Chart:
 
 
 def _counted(reset: Any) -> str:
-    """Which examples the firing counts of a pruning step are of. reset: the recipe's ``reset_counts``."""
+    """Which examples each row of the firing chart is of. reset: the recipe's ``reset_counts``."""
     if reset is False:
-        return "all examples counted up to that pruning step, those before earlier ones included"
+        return "Counts are cumulative: each row is of all examples up to that pruning step."
     if reset is True:
-        return "the examples counted since the pruning step before"
-    return "the examples counted for that pruning step; whether they include earlier ones is not recorded"
+        return "Each row is of the examples since the pruning step before."
+    return "Whether a row includes the examples of earlier ones is not recorded."
 
 
 def _kept(run: Run) -> tuple[Steps, dict[str, int]]:

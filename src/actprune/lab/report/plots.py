@@ -72,7 +72,7 @@ def training_curves(
             rows[1].set(ylabel="loss", ylim=(0, None))
         _removed(rows[-1], epoch, removed)
         _mark(rows, [float(record["epoch"]) for record in records if record["pruned"]])
-        rows[0].legend(loc="lower right")
+        rows[0].legend(loc="best")
     return figure
 
 

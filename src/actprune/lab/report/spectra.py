@@ -114,5 +114,5 @@ def _label(axes: Sequence[Axes], layer: str, first: bool) -> None:
     for axis in axes[1:]:
         axis.axhline(0, color=EDGE, lw=0.7)
         axis.set(ylim=(-103, 8), xlim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(-100, -50, 0))
-    for axis, name in zip(axes, ("singular value", "change (%)", "by a random mask (%)"), strict=False):
+    for axis, name in zip(axes, ("singular value", "change (%)", "random mask (%)"), strict=False):
         axis.set(ylabel=name if first else "")

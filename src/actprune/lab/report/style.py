@@ -98,6 +98,7 @@ def canvas(width: float, height: float, path: Path | None = None) -> Iterator[Fi
         FigureCanvasAgg(figure)
         figure.set_layout_engine("constrained", h_pad=0.06, hspace=0.04, wspace=0.05)
         yield figure
+        _settle(figure)
     if path is not None:
         save(figure, Path(path))
 
@@ -130,14 +131,25 @@ def inline(figure: Figure, name: str, label: str, kind: str = "") -> str:
     return head + "".join(ElementTree.tostring(part, "unicode") for part in tree if part.tag != "metadata") + "</svg>"
 
 
-def _write(figure: Figure, target: Any, **how: Any) -> None:
+def _settle(figure: Figure) -> None:
+    """Lay out once, to a millionth: the solver's last digits differ from call to call, and ids are made from them."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         if isinstance(text, Text):
             text.set_text(_printable(text.get_text()))
-    with _settings(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in letters that the font lacks
+    with _settings():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 6))
+    for text in figure.texts:
+        x, y = text.get_position()
+        text.set_position((round(x, 6), round(y, 6)))
+
+
+def _write(figure: Figure, target: Any, **how: Any) -> None:
+    with _settings():
         figure.savefig(target, dpi=150, **how)
 
 
@@ -145,7 +157,8 @@ def _write(figure: Figure, target: Any, **how: Any) -> None:
 def _settings() -> Iterator[None]:
     import matplotlib as mpl
 
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in letters that the font lacks
         yield
 
 
