@@ -34,7 +34,9 @@ def test_digits_at_ninety_percent_keeps_its_accuracy(tmp_path):
     removed = 1 - sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
     assert removed == pytest.approx(found["actual"])
     names = {path.name for path in (result.folder / "plots").iterdir()}
-    assert names == {f"{name}.{kind}" for name in ("training", "firing", "survival") for kind in ("svg", "png")}
+    assert names == {
+        f"{name}.{kind}" for name in ("training", "firing", "survival", "neurons") for kind in ("svg", "png")
+    }
 
 
 def test_the_folder_says_what_happened(tmp_path):

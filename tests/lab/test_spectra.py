@@ -11,7 +11,7 @@ from actprune.errors import DataError, RecipeError
 from actprune.lab import RunConfig, resume, run, spectra
 from actprune.lab.cli.main import app
 from actprune.lab.report import plots
-from actprune.lab.report.spectra import rank_table
+from actprune.lab.report.tables import rank_table
 
 QUICK = {
     "model": "mlp", "hidden": (24, 16), "lr": 0.1, "batch_size": 32, "max_epochs": 6, "pruning_steps": 2,

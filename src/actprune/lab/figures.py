@@ -8,66 +8,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from actprune.lab import spectra
 from actprune.lab.folder import RunFolder
+from actprune.lab.report.style import WIDE, save
 
 if TYPE_CHECKING:
     from actprune.lab.setup import Setup
 
-PruningStep = dict[str, dict[str, Tensor]]
 
+def draw(folder: RunFolder, title: str) -> list[Path]:
+    """training, firing, survival, neurons and spectra as .svg and .png in ``plots/``; what has no data is left out."""
+    from actprune.lab.report.charts import of_run  # only a run that draws needs it
+    from actprune.lab.report.read import read_run
 
-def draw(folder: RunFolder, title: str, score: str = "accuracy") -> list[Path]:
-    """training, firing, survival and spectra as .svg and .png under ``plots/``; those without data are left out.
-
-    score: what the figures called accuracy in the folder are, see ``lab.task``.
-    """
-    from actprune.lab.report import plots  # matplotlib is slow to import
-
-    rows, pruning_steps = folder.rows(), _pruning_steps(folder)
-    around = [{short(name): own for name, own in pruning_step.items()} for pruning_step in spectra.read(folder.path)[0]]
     target = folder.path / "plots"
     target.mkdir(exist_ok=True)
     drawn: list[Path] = []
-    fired = [
-        {
-            short(name): (sums["fired"].numpy(), int(sums["rows"]))
-            for name, sums in pruning_step.items()
-            if "fired" in sums
-        }
-        for pruning_step in pruning_steps
-    ]
-    kept = [
-        {short(name): sums["kept"].numpy() for name, sums in pruning_step.items() if "kept" in sums}
-        for pruning_step in pruning_steps
-    ]
-    fan_in = {
-        short(name): int(sums["fan_in"])
-        for pruning_step in pruning_steps
-        for name, sums in pruning_step.items()
-        if "fan_in" in sums
-    }
-    for suffix in ("svg", "png"):
-        if rows:
-            plots.training_curves(rows, target / f"training.{suffix}", title, score)
-            drawn.append(target / f"training.{suffix}")
-        if fired and all(fired):
-            plots.firing_histograms(fired, target / f"firing.{suffix}", title)
-            drawn.append(target / f"firing.{suffix}")
-        if kept:
-            plots.survival(
-                kept, target / f"survival.{suffix}", fan_in, title, [f"after {i + 1}" for i in range(len(kept))]
-            )
-            drawn.append(target / f"survival.{suffix}")
-        if around:
-            plots.spectra(around, target / f"spectra.{suffix}", title)
-            drawn.append(target / f"spectra.{suffix}")
+    for chart in of_run(read_run(folder.path)):
+        figure = chart.draw(WIDE, title)
+        for suffix in ("svg", "png"):
+            drawn.append(target / f"{chart.file}.{suffix}")
+            save(figure, drawn[-1])
     return drawn
 
 
 def draw_reconstruction(folder: RunFolder, setup: Setup, title: str) -> None:
     """What an autoencoder makes of the first validation images, as plots/reconstruction.png; only for images."""
-    from actprune.lab.report.reconstruction import MOST, reconstruction
+    from actprune.lab.report.heatmaps import MOST, reconstruction
 
     x = setup.validation[0][:MOST]
     if x.ndim != 4:
@@ -80,11 +46,6 @@ def draw_reconstruction(folder: RunFolder, setup: Setup, title: str) -> None:
     reconstruction(x.cpu().numpy(), out.cpu().numpy(), target / "reconstruction.png", title)
 
 
-def short(name: str) -> str:
-    """``fc1.weight`` -> ``fc1``."""
-    return name.removesuffix(".weight")
-
-
 def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) -> dict[str, Tensor]:
     """The file of a pruning step: ``<layer>/<sum>`` as observed, ``<layer>/kept`` per neuron, ``<layer>/fan_in``."""
     from actprune.analysis import survival
@@ -95,19 +56,6 @@ def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) ->
         flat[f"{name}/kept"] = kept
         flat[f"{name}/fan_in"] = kept.new_tensor(mask.numel() // max(mask.shape[0], 1))
     return flat
-
-
-def _pruning_steps(folder: RunFolder) -> list[PruningStep]:
-    from safetensors.torch import load_file
-
-    found: list[PruningStep] = []
-    for path in sorted((folder.path / "pruning_steps").glob("pruning-step-*.safetensors")):
-        pruning_step: PruningStep = {}
-        for key, value in load_file(path).items():
-            name, _, part = key.rpartition("/")
-            pruning_step.setdefault(name, {})[part] = value
-        found.append(pruning_step)
-    return found
 
 
 def run_title(config: dict[str, Any]) -> str:

@@ -174,7 +174,7 @@ def _finish(setup: Setup, folder: RunFolder, at: Standing, plots: bool, listener
         spectra.finish(setup, folder)
     if plots:
         title = figures.run_title(setup.config.model_dump())
-        figures.draw(folder, title, setup.task.score_name)
+        figures.draw(folder, title)
         if setup.config.task == "autoencode":
             figures.draw_reconstruction(folder, setup, title)
     atomic.write_json(folder.path / "summary.json", summary)

@@ -64,7 +64,7 @@ def watch(setup: Setup, folder: RunFolder) -> None:
 
 def finish(setup: Setup, folder: RunFolder) -> None:
     """The final weights' singular values, and the table."""
-    from actprune.lab.report.spectra import rank_table
+    from actprune.lab.report.tables import rank_table
 
     weights = setup.pruner.parameters
     end = {name: {"end": analysis.singular_values(own), "shape": _shape(own)} for name, own in weights.items()}

@@ -3,9 +3,8 @@
 import pytest
 
 from actprune.lab.compare.aggregate import panels
-from actprune.lab.report import compare_article, compare_table
-from actprune.lab.report.compare import write
-from actprune.lab.report.compare_plot import accuracy
+from actprune.lab.report import compare
+from actprune.lab.report.compare_plot import Curves, accuracy, look
 
 
 def row(baseline, target, seed, test, validation=None, **more):
@@ -38,7 +37,7 @@ ROWS = [
 
 def table(rows=ROWS):
     (panel,) = panels(rows)
-    head, *body = compare_table.lines(panel)
+    head, *body = compare.lines(panel)
     return head, {line[0]: line[1:] for line in body}
 
 
@@ -89,7 +88,7 @@ def test_sparsity_at_equal_accuracy_goes_by_validation_alone():
     assert found is not None
     assert found.target == 0.9
     assert panel.equal("snip", 0.005) is None
-    lines = compare_table.equal_lines(panel, 0.005)
+    lines = compare.equal_lines(panel, 0.005)
     assert lines[1][:4] == ["lamp", "90 %", "10.0x", "1,000"]
     assert lines[2][:2] == ["snip", "none of those tried"]
 
@@ -102,7 +101,7 @@ def test_other_trainings_get_panels_of_their_own():
 def test_the_files(tmp_path):
     rows = [*ROWS, *[row("han", 0.92, seed, 0.97) for seed in range(3)]]
     rows += [row("deep-compression", 0.92, seed, 0.97, storage_bytes=1000) for seed in range(3)]
-    files = write(panels(rows), tmp_path, 0.005, {"lamp": "gradual"}, article=True)
+    files = compare.write(panels(rows), tmp_path, 0.005, {"lamp": "gradual"}, article=True)
     assert [path.name for path in files] == ["table.md", "article.md", "accuracy.svg", "accuracy.png"]
     text = (tmp_path / "table.md").read_text()
     assert "dense: test 98.20 ± 0.20 %" in text
@@ -115,15 +114,21 @@ def test_the_files(tmp_path):
 
 
 def test_the_plot_is_the_same_file_again(tmp_path):
-    accuracy(panels(ROWS), tmp_path / "a.svg")
-    accuracy(panels(ROWS), tmp_path / "b.svg")
+    for name in ("a.svg", "b.svg"):
+        accuracy([Curves.of(panel) for panel in panels(ROWS)], tmp_path / name)
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
-    assert "<svg" in text
+    for said in ("digits, mlp (20 epochs)", ">10x<", ">50x<", ">lamp<", ">snip<", ">random<", ">dense<"):
+        assert said in text
+
+
+def test_no_two_of_many_baselines_look_the_same():
+    looks = [tuple(map(look(i).get, ("color", "marker"))) for i in range(35)]
+    assert len(set(looks)) == 35
 
 
 @pytest.mark.parametrize("rows", [DENSE, [*DENSE, refused("snip", 0.98, 0)], [row("lamp", 0.9, 0, 0.1)]])
 def test_little_to_show_is_shown(tmp_path, rows):
-    write(panels(rows), tmp_path, 0.005, {}, article=True)
+    compare.write(panels(rows), tmp_path, 0.005, {}, article=True)
     assert (tmp_path / "table.md").exists()
-    assert compare_article.markdown(panels(rows))
+    assert compare.article_text(panels(rows))

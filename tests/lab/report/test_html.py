@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from actprune.errors import CheckpointError
 from actprune.lab.cli.main import app
+from actprune.lab.report import words as w
 from actprune.lab.report.html import page_of, write
-from actprune.lab.report.html import words as w
 from support import run_folders as folders
 
 
@@ -74,7 +74,7 @@ def test_an_autoencoder_is_told_by_its_explained_variance(tmp_path):
     settings = folders.config(task="autoencode")
     page = page_of(folders.write_run(tmp_path / "one", settings=settings, result=folders.summary()))
     assert "has an explained variance of 95.10" in page.sentences[1]
-    assert page.sections[0].charts[0].title == "Explained variance"
+    assert page.sections[0].charts[0].title.startswith("Explained variance")
     assert "ccuracy" not in " ".join([*page.sentences, *(card.label for card in page.cards)])
 
 
@@ -140,7 +140,7 @@ def test_the_page_asks_for_nothing_from_outside(tmp_path):
     reader = read(text)
     links = [value for _, name, value in reader.attributes if name in ("src", "href")]
     assert all(value.startswith(("data:", "#")) for value in links)
-    assert not re.search(r"url\(|@import|https?://", text)
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
     policy = next(value for tag, _, value in reader.attributes if tag == "meta" and "default-src" in str(value))
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'"
 

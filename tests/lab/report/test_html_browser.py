@@ -10,6 +10,7 @@ from html import unescape
 import pytest
 
 from actprune.lab.report.html import write
+from actprune.lab.report.style import brief
 from support import run_folders as folders
 
 BROWSER = next(
@@ -25,28 +26,28 @@ LIGHT, DARK = 1, 0  # --blink-settings=preferredColorScheme
 MEASURE = """
 <script>
   const root = document.documentElement, found = {};
-  const key = (plot, name) => plot.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
   found.overflow = root.scrollWidth - root.clientWidth;
   found.width = root.clientWidth;
   found.paper = getComputedStyle(document.body).backgroundColor;
-  const every = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, svg, .skip, #tip"));
+  const every = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, svg, .skip"));
   const wide = every.filter(e => e.getBoundingClientRect().right > root.clientWidth + 0.5);
   found.outside = wide.map(e => e.outerHTML.slice(0, 80));
   found.fetched = performance.getEntriesByType("resource").map(e => e.name).filter(name => !name.startsWith("data:"));
-  const plots = [...document.querySelectorAll("svg.plot[tabindex]")].filter(plot => plot.getBoundingClientRect().width);
+  const plots = [...document.querySelectorAll("svg.plot")].filter(plot => plot.getBoundingClientRect().width);
+  const texts = plots.flatMap(plot => [...plot.querySelectorAll("text")].map(text => [plot, text]));
   found.plots = plots.length;
-  found.smallest = Math.min(...plots.flatMap(plot => [...plot.querySelectorAll("text")].map(text =>
-    parseFloat(getComputedStyle(text).fontSize) * plot.getBoundingClientRect().width / plot.viewBox.baseVal.width)));
-  if (plots.length) {
-    key(plots[0], "End");
-    found.tip = document.getElementById("tip").textContent;
-    found.shown = !document.getElementById("tip").hidden;
-    key(plots[0], "Escape");
-    found.hidden = document.getElementById("tip").hidden;
-  }
-  found.images = [...document.images].every(image => image.complete && image.naturalWidth > 1);
+  found.smallest = Math.min(...texts.map(([plot, text]) =>
+    parseFloat(getComputedStyle(text).fontSize) * plot.getBoundingClientRect().width / plot.viewBox.baseVal.width));
+  found.cut = texts.filter(([, text]) => {
+    const box = text.getBoundingClientRect();
+    return box.left < -1 || box.right > root.clientWidth + 1;
+  }).map(([, text]) => text.textContent);
+  found.said = plots.map(plot => plot.getAttribute("aria-label"));
+  found.words = texts.map(([, text]) => text.textContent);
+  const ink = () => texts.length && getComputedStyle(texts[0][1]).fill;
+  found.images = [...document.querySelectorAll("svg image")].map(image => image.getBoundingClientRect().width);
   const button = document.getElementById("theme"), themes = [];
-  for (let i = 0; i < 3; i++) { button.click(); themes.push(getComputedStyle(document.body).backgroundColor); }
+  for (let i = 0; i < 3; i++) { button.click(); themes.push([getComputedStyle(document.body).backgroundColor, ink()]); }
   found.themes = themes;
   parent.postMessage(JSON.stringify(found), "*");
 </script>
@@ -87,17 +88,19 @@ def browse(tmp_path_factory):
 def check(found, complaints, scheme):
     """What holds for every page."""
     light, dark = "rgb(255, 255, 255)", "rgb(20, 23, 27)"
+    themes = [(light, "rgb(89, 97, 107)"), (dark, "rgb(163, 171, 181)")]  # the page, and a chart's letters on it
     assert complaints == []
     assert found["fetched"] == []
     assert found["outside"] == []
     assert (found["width"], found["overflow"]) == (390, 0)
     assert found["paper"] == (light if scheme == LIGHT else dark)
-    assert found["themes"] == [light, dark, found["paper"]]  # light, dark, and again as the system has it
+    system = themes[0] if scheme == LIGHT else themes[1]
+    assert [tuple(pair) for pair in found["themes"]] == [*themes, system]  # light, dark, and again as the system has it
     assert found["plots"]
     assert found["smallest"] >= 10  # pixels of a plot's letters
-    assert found["shown"]
-    assert found["hidden"]
-    assert found["images"]
+    assert found["cut"] == []
+    assert all(found["said"])
+    assert all(width > 50 for width in found["images"])
 
 
 def test_a_run_on_a_phone(tmp_path, browse):
@@ -107,7 +110,9 @@ def test_a_run_on_a_phone(tmp_path, browse):
     place = folders.write_run(tmp_path / "one", settings=folders.config(data=long), result=result)
     found, complaints = browse(write(place), LIGHT)
     check(found, complaints, LIGHT)
-    assert found["tip"].startswith("epoch 4\ntraining 92.50")
+    assert found["said"][0].endswith("at the end training 92.50\xa0%, validation 90.00\xa0%, 105.00\xa0% removed")
+    assert "training, last 92.50 %" in found["words"]
+    assert len(found["images"]) == 1
 
 
 def test_several_seeds_on_a_phone_in_the_dark(tmp_path, browse):
@@ -122,8 +127,8 @@ def test_a_comparison_on_a_phone_shows_values_as_text(tmp_path, browse):
     ]
     found, complaints = browse(write(folders.write_compare(tmp_path / "c", rows)), LIGHT)
     check(found, complaints, LIGHT)
-    assert found["tip"].startswith("98\xa0% removed\n99.00\xa0%")
-    assert folders.HOSTILE in found["tip"]
+    assert f"98\xa0%: {folders.HOSTILE} 99.00\xa0%" in found["said"][0]
+    assert brief(folders.HOSTILE) in found["words"]
 
 
 def test_the_browser_would_have_told_of_a_fetch_and_of_an_error(tmp_path, browse):

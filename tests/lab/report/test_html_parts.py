@@ -1,24 +1,26 @@
-"""L5: parts of the report page: comparisons, the command to repeat a run, ticks, pictures, contrast."""
+"""L5: parts of the report page: comparisons, the command to repeat a run, charts in the page, contrast."""
 
+import base64
+import io
 import re
 import shlex
-import struct
-import zlib
 from importlib.resources import files
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from matplotlib.image import imread
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from actprune.lab import RunConfig
 from actprune.lab.cli.main import app
-from actprune.lab.report.html import command, page_of, svg, write
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import fields
-from actprune.lab.report.html.heat import png
+from actprune.lab.report import words as w
+from actprune.lab.report.field import fields
+from actprune.lab.report.heatmaps import described, heat_maps
+from actprune.lab.report.html import command, page_of, write
+from actprune.lab.report.plots import neurons, seed_curves, survival
+from actprune.lab.report.style import PANEL, THEME, inline
 from support import run_folders as folders
 
 
@@ -128,23 +130,6 @@ def test_no_paths_of_this_machine(tmp_path):
     assert str(tmp_path) not in text
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.floats(-1e6, 1e6), st.floats(1e-4, 1e6), st.integers(2, 12))
-def test_ticks_lie_inside_are_even_and_few(low, span, most):
-    found = svg.ticks(low, low + span, most)
-    assert 1 <= len(found) <= most + 1
-    assert all(low - 1e-6 * span - 1e-9 <= tick <= low + span * (1 + 1e-6) + 1e-9 for tick in found)
-    assert np.allclose(np.diff(found), np.diff(found)[:1], rtol=1e-3) if len(found) > 1 else True
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.floats(1e-6, 1e5), st.floats(1.05, 1e6), st.integers(2, 12))
-def test_logarithmic_ticks_lie_inside(low, ratio, most):
-    found = svg.log_ticks(low, low * ratio, most)
-    assert found
-    assert all(low * (1 - 1e-6) <= tick <= low * ratio * (1 + 1e-6) for tick in found)
-
-
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -159,16 +144,48 @@ def test_numbers_in_words(text, wanted):
     assert text == wanted
 
 
-def test_the_picture_of_weights_is_a_png_with_clear_zeros():
-    content = png(np.array([[0, 1, 63], [5, 0, 0]], np.uint8))
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    assert struct.unpack(">II", content[16:24]) == (3, 2)
-    clear = content.index(b"tRNS") + 4
-    assert content[clear] == 0
-    assert content[clear + 1] > 60
-    start = content.index(b"IDAT")
-    length = struct.unpack(">I", content[start - 4 : start])[0]
-    assert zlib.decompress(content[start + 4 : start + 4 + length]) == b"\0\0\1\77\0\5\0\0"
+def test_the_picture_of_weights_lies_in_the_page_with_clear_zeros():
+    weight = np.array([[0, 1, -63], [5, 0, 0], [0, 0, 0]], float)
+    text = inline(heat_maps({"": {"fc1": weight}}, width=PANEL), "c1", "a picture")
+    (data,) = re.findall(r'href="data:image/png;base64,([^"]+)"', text)
+    pixels = imread(io.BytesIO(base64.b64decode(data)))
+    assert pixels.shape == (3, 3, 4)
+    assert ((pixels[..., 3] > 0.3) == (weight != 0)).all()  # zeros are clear, the smallest weight is not
+    assert pixels[0, 2, 3] > pixels[1, 0, 3]
+    assert described(weight) == "3 x 3, 66.67 % zero, 1 of 3 rows empty"
+
+
+def test_an_embedded_chart_has_ids_of_its_own_and_no_colour_that_the_page_does_not_set():
+    steps = [{"fc1": [3, 2, 0]}, {"fc1": [1, 0, 0]}]
+    first, again, other = (inline(neurons(steps, width=PANEL), name, "<kept> & left") for name in ("a", "a", "b"))
+    assert first == again  # the same bytes
+    ids = [set(re.findall(r'id="([^"]+)"', text)) for text in (first, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r"url\(#([^)]+)\)", first)) | set(re.findall(r'href="#([^"]+)"', first)) <= ids[0]
+    assert not re.search("#[0-9a-f]{6}|<style|https?:|20[0-9]{2}-", first)
+    assert 'role="img" aria-label="&lt;kept&gt; &amp; left"' in first
+    assert "var(--r1)" in first
+
+
+def test_no_tick_is_written_in_a_language_of_formulas(tmp_path):
+    text = write(folders.write_run(tmp_path / "one", result=folders.summary())).read_text()
+    assert "math" not in text
+
+
+@pytest.mark.parametrize("name", ["_hidden", "$x_1$", "\x00\x1b", "\ud800", "层", folders.HOSTILE, "long" * 60])
+def test_odd_names_are_text_in_a_chart(name):
+    ElementTree.fromstring(inline(seed_curves({name: [(1, 0.5), (2, 0.6)]}, {}), "c1", "label"))
+    text = inline(survival([{name: [1, 2]}], fan_in={name: 3}), "c1", "label")
+    assert "<script>" not in text
+    if name in ("_hidden", "$x_1$"):
+        assert name in text
+
+
+def test_the_colours_of_the_charts_are_those_of_the_light_page():
+    css = (files("actprune.lab.report.html") / "templates" / "page.css").read_text()
+    light = {f"--{name}": colour for name, colour in re.findall(r"--([\w-]+): light-dark\((#\w+),", css)}
+    assert {variable: light[variable] for variable in THEME.values()} == {v: k for k, v in THEME.items()}
 
 
 def test_text_and_lines_stand_out_from_the_page_in_both_themes():
@@ -181,7 +198,7 @@ def test_text_and_lines_stand_out_from_the_page_in_both_themes():
             assert _contrast(colour[name], colour["panel"]) >= 4.5
         for name in ("good", "warn", "bad"):
             assert _contrast(colour[name], colour[f"{name}-wash"]) >= 4.5
-        for name in ("s1", "s2", "s3", "s4", "s5", "s6", "s7", "ramp-b"):
+        for name in ("s1", "s2", "s3", "s4", "s5", "s6", "s7", "r8"):
             assert _contrast(colour[name], colour["paper"]) >= 3
 
 

@@ -12,9 +12,13 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from actprune.errors import CheckpointError, DataError
+from actprune.lab.figures import draw
+from actprune.lab.folder import RunFolder
 from actprune.lab.report import style
-from actprune.lab.report.plots import firing_histograms, survival, training_curves
+from actprune.lab.report.html import page_of, write
+from actprune.lab.report.plots import firing_histograms, neurons, survival, training_curves
 from actprune.lab.report.tables import markdown, summary_table
+from support import run_folders
 
 RECORDS = [
     {"epoch": i, "train_accuracy": a, "validation_accuracy": a - 0.02, "sparsity": s, "pruned": i == 2, "loss": 1.0}
@@ -26,13 +30,13 @@ FIGURES = {
     "curves": lambda path: training_curves(RECORDS, path, title="a run"),
     "firing": lambda path: firing_histograms(FIRED, path, title="firing"),
     "survival": lambda path: survival(KEPT, path, {"fc1": 4, "fc2": 3}, title="kept"),
+    "neurons": lambda path: neurons(KEPT, path, title="kept"),
 }
 
 
 def words(path):
-    """Every text of an svg; matplotlib writes glyph outlines and keeps the text in comments."""
-    parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
-    return [node.text.strip() for node in ET.parse(path, parser).iter() if node.tag is ET.Comment]
+    """Every text of an svg."""
+    return [node.text for node in ET.parse(path).iter() if node.tag.endswith("}text")]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -42,9 +46,9 @@ def test_figures_are_written_whole_equal_and_leave_nothing_behind(tmp_path, name
     for path in (png, first, second):
         FIGURES[name](path)
     pixels = imread(png)
-    assert pixels.shape[0] > 300
+    assert pixels.shape[0] > 250
     assert pixels.shape[1] > 300
-    assert 0.02 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.6
+    assert 0.01 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.6
     assert first.read_bytes() == (tmp_path / "c.svg").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.svg", "c.svg"]
     assert dict(mpl.rcParams) == settings
@@ -62,7 +66,7 @@ def test_pyplot_is_not_loaded(tmp_path):
 def test_training_curves_say_what_was_reached(tmp_path):
     FIGURES["curves"](tmp_path / "a.svg")
     found = words(tmp_path / "a.svg")
-    for text in ("a run", "accuracy (%)", "weights removed (%)", "epoch", "pruning", "50.00 %"):
+    for text in ("a run", "accuracy (%)", "weights removed (%)", "epoch", "pruning step", "50.00 %"):
         assert found.count(text) == 1
     assert "training, last 95.68 %" in found
     assert "validation, last 93.68 %" in found
@@ -81,9 +85,44 @@ def test_training_curves_with_gaps_and_a_single_epoch(tmp_path):
 def test_firing_histograms_count_silent_neurons(tmp_path):
     FIGURES["firing"](tmp_path / "a.svg")
     found = words(tmp_path / "a.svg")
-    assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", "pruning step 1", "pruning step 2"} <= set(
-        found
-    )
+    steps = {"pruning step 1", "pruning step 2"}
+    assert {"1 of 3 silent", "1 of 2 silent", "0 of 3 silent", "fc1", "fc2", *steps} <= set(found)
+
+
+def test_equal_data_gives_equal_bytes_time_and_again(tmp_path):
+    """The solver of the layout rounds differently from call to call, and ids would be made from its last digits."""
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    found = []
+    for _ in range(4):
+        files = [*draw(RunFolder(place), "a run"), write(place)]
+        found.append({path.name: path.read_bytes() for path in files})
+    assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"reset_counts": False}, "Counts are cumulative: each row is of all examples up to that pruning step."),
+        ({"reset_counts": True}, "Each row is of the examples since the pruning step before."),
+        ({}, "Whether a row includes the examples of earlier ones is not recorded."),
+    ],
+)
+def test_page_and_file_say_whether_firing_counts_run_on_over_the_pruning_steps(tmp_path, recipe, said):
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    run_folders.write(place / "recipe.json", {"type": "Ranked", "name": "activation", **recipe})
+    draw(RunFolder(place), "a run")
+    assert said in write(place).read_text()
+    assert {"a run", said} <= set(words(place / "plots" / "firing.svg"))
+
+
+def test_a_run_has_the_charts_of_its_page_as_files(tmp_path):
+    place = run_folders.write_run(tmp_path / "one", result=run_folders.summary())
+    names = ["training", "firing", "survival", "neurons", "spectra"]
+    assert [path.name for path in draw(RunFolder(place), "a run")] == [
+        f"{name}.{suffix}" for name in names for suffix in ("svg", "png")
+    ]
+    charts = [chart for section in page_of(place).sections for chart in section.charts if chart.file]
+    assert sorted(chart.file for chart in charts) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +144,12 @@ def test_impossible_firing_counts(tmp_path, pruning_steps, message):
 def test_survival_names_layers_sizes_and_what_is_left(tmp_path):
     survival(KEPT, tmp_path / "a.svg", {"fc1": 4, "fc2": 3}, labels=("dense", "end"))
     found = words(tmp_path / "a.svg")
-    assert {"12 weights", "6 weights", "dense", "end", "8.3", "weights kept per neuron"} <= set(found)
+    assert {"fc1, 12 weights", "fc2, 6 weights", "dense", "end", "8.3", "weights kept (%)"} <= set(found)
+    neurons(KEPT, tmp_path / "n.svg", labels=("dense", "end"))
+    assert {"fc1", "fc2", "dense", "end", "weights kept per neuron"} <= set(words(tmp_path / "n.svg"))
     alive = [KEPT[0], {**KEPT[1], "fc2": [1, 1]}]
     survival(alive, tmp_path / "b.svg", {"fc1": 4, "fc2": 3})
-    assert found.count("0") == words(tmp_path / "b.svg").count("0") + 1  # the bar of an emptied layer
+    assert found.count("0") == words(tmp_path / "b.svg").count("0") + 1  # the mark of an emptied layer
 
 
 @pytest.mark.parametrize(

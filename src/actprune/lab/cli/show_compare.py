@@ -18,8 +18,7 @@ from actprune.lab.compare.aggregate import panels
 from actprune.lab.compare.article import ERRORS
 from actprune.lab.compare.baselines import DENSE
 from actprune.lab.compare.sweep import NAME, rows_of
-from actprune.lab.report import compare_article as article
-from actprune.lab.report import compare_table as tables
+from actprune.lab.report import compare as tables
 
 if TYPE_CHECKING:
     from actprune.lab.pool import Outcome
@@ -107,22 +106,20 @@ def plan(console: Console, trials: Sequence[Trial], out: Path, jobs: int) -> Non
 
 def results(console: Console, out: Path, points: float, preset: str | None) -> None:
     """Tables on the terminal; table.md and the plot in the folder. Raises CheckpointError when there is nothing."""
-    from actprune.lab.report.compare import write
-
     rows = rows_of(out)
     if not rows:
         raise CheckpointError(f"{out / NAME} holds no result; `actprune compare --out {out}` computes some")
     found = panels(rows)
     for panel in found:
         if panel.baselines:
-            table = [line[:-1] for line in article.lines(panel)] if preset else tables.lines(panel)
+            table = [line[:-1] for line in tables.article_lines(panel)] if preset else tables.lines(panel)
             console.print(tables.rich_table(table, panel.title))
         console.print(tables.dense_line(panel), soft_wrap=True, markup=False, highlight=False)
         if panel.baselines:
             title = f"sparsity at equal validation accuracy (within {100 * points:g} points of dense)"
             console.print(tables.rich_table(tables.equal_lines(panel, points), title))
-    console.print(f"{article.READING}\n\n{ERRORS}" if preset else tables.READING, markup=False, highlight=False)
-    for path in write(found, out, points, NOTES, article=preset == "article"):
+    console.print(f"{tables.ARTICLE_READING}\n\n{ERRORS}" if preset else tables.READING, markup=False, highlight=False)
+    for path in tables.write(found, out, points, NOTES, article=preset == "article"):
         console.print(path, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -1,125 +1,154 @@
-"""L5: accuracy over compression, one panel per data set and network; the dense network as a band."""
+"""L5: the chart of a comparison: accuracy over compression, a panel per data set and network, dense as a band."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.lab.compare.aggregate import Group, Panel
-from actprune.lab.compare.baselines import BASELINES, find
-from actprune.lab.report.style import BLUE, GREEN, GREY, VERMILION, canvas, grid
+from actprune.lab.compare.aggregate import Panel
+from actprune.lab.compare.baselines import BASELINES
+from actprune.lab.report import words as w
+from actprune.lab.report.charts import Chart
+from actprune.lab.report.field import Field
+from actprune.lab.report.style import INK, SERIES, WIDE, across, canvas, legend, legend_columns, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# A family has a hue and a line style, its members have shades and markers: twenty lines can be found in the legend.
-_LOOKS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
-    "activation": ("-", 2.0, (VERMILION, "#E69F00", "#8C3B00", "#C9A400", "#F4A582", "#5A1A00")),
-    "magnitude": ((0, (5, 1.5)), 1.3, (BLUE, "#56B4E9", "#003F66", "#8FA9C4")),
-    "once": ((0, (1, 1)), 1.3, (VERMILION, BLUE, "#8FA9C4")),
-    "data": ((0, (3, 1, 1, 1)), 1.3, (GREEN, "#004D38", "#66C9A8", "#8A9A00")),
-    "published": ("-", 1.0, ("#CC79A7", "#7B3294", "#4A0E5C", "#E3B5D2")),
-    "tickets": ((0, (5, 1.5)), 1.0, ("#000000", "#7A5230", "#B08D57", "#555555", "#A0A0A0")),
-}
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_FAMILIES = ("activation", "magnitude", "once", "data", "published", "tickets")
+_MARKERS, _LINES = ("o", "s", "D", "^", "v"), ("-", "--", ":")
 _TICKS = (0, 50, 80, 90, 95, 97, 98, 99, 99.5, 99.8)
 _CEILING = 100.2  # where the scale ends: errors are drawn on a logarithmic axis, and an error of 0 has no logarithm
 
+Point = tuple[float, float, float]
+"""Compression (weights before / after), mean and standard deviation of the test accuracy (fractions)."""
 
-def accuracy(panels: Sequence[Panel], path: Path) -> None:
+
+@dataclass(frozen=True)
+class Curves:
+    """One data set and network: points by baseline, by rising compression. dense: mean and standard deviation."""
+
+    title: str
+    lines: Mapping[str, Sequence[Point]]
+    sparsities: Sequence[float]
+    dense: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, panel: Panel) -> Curves:
+        """From aggregated rows."""
+        lines: dict[str, list[Point]] = {}
+        for group in panel.groups:
+            compression, test = group.spread("compression"), group.test
+            if compression and test and group.baseline != "dense":
+                lines.setdefault(group.baseline, []).append((compression.mean, test.mean, test.std))
+        dense = panel.dense.test if panel.dense else None
+        title = f"{panel.title} ({panel.training.split(',')[0]})"
+        return cls(title, lines, panel.sparsities, (dense.mean, dense.std) if dense else None)
+
+
+def accuracy(
+    curves: Sequence[Curves], path: Path | None = None, names: Sequence[str] = (), width: float = WIDE
+) -> Figure:
     """Mean test accuracy over compression (log), bars: standard deviation over seeds.
 
     The accuracy axis is logarithmic in the error, so that 98.2 and 98.5 % can be told apart beside 40 %.
+    names: of every baseline that may appear, so that one looks the same in figures of their own.
     """
-    shown = [panel for panel in panels if panel.baselines]
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    with canvas(path, 5.6 * columns + 2.2, 4.4 * rows + 0.3) as figure:
-        plots = [axes for line in grid(figure, rows, columns) for axes in line]
-        for axes in plots[len(shown) :]:
-            axes.set_axis_off()
+    order = sorted({*names, *(name for each in curves for name in each.lines)}, key=place)
+    looks = {name: look(i) for i, name in enumerate(order)}
+    keys = [str(i) for i in range(len(curves))]
+    columns = across(keys, width, 4.4)
+    height = 3.9 * -(-len(curves) // columns) + 0.2 * -(-len(order) // legend_columns(order, width))
+    with canvas(width, height, path) as figure:
         handles: dict[str, Any] = {}
-        for axes, panel in zip(plots, shown, strict=False):
-            handles |= _panel(axes, panel)
-        order = sorted(handles, key=_place)
-        figure.legend(
-            [handles[name] for name in order], order, loc="outside right upper", handlelength=4.2, borderaxespad=0.2
+        for each, (axes,) in zip(curves, panels(figure, keys, columns).values(), strict=True):
+            handles |= _panel(axes, each, looks)
+        legend(figure, {name: handles[name] for name in ("dense", *order) if name in handles}, width)
+    return figure
+
+
+def chart(field: Field, names: Sequence[str]) -> list[Chart]:
+    """Test accuracy over compression. names: of all baselines of the comparison, so that one always looks the same."""
+    lines: dict[str, list[Point]] = {}
+    for name in field.baselines:
+        for sparsity in field.sparsities:
+            point = field.at(name, sparsity)
+            if point.test is not None:
+                compression = w.average([x for x in w.numbers(point.rows, "compression") if x > 0])
+                at = compression if compression is not None else 1 / max(1 - sparsity, 1e-6)
+                lines.setdefault(name, []).append((at, point.test, point.spread or 0.0))
+    if not lines:
+        return []
+    dense = None if field.dense.test is None else (field.dense.test, field.dense.spread or 0.0)
+    curves = Curves("", lines, field.sparsities, dense)
+    best = [f"{w.share(s)}: {r[0][0]} {w.percent(r[0][1])}" for s in field.sparsities if (r := field.ranking(s))]
+    label = f"Test accuracy over compression on {field.data} with {field.model}; best at {'; '.join(best)}"
+    return [
+        Chart(
+            "Test accuracy over compression", label,
+            lambda width, title: accuracy([curves], None, names, width),
+            "Mean over the seeds; upright strokes: one standard deviation. The scale is logarithmic in the error, so "
+            "that small differences near the top show. Band: the dense network.",
         )
+    ]  # fmt: skip
 
 
-def _panel(axes: Axes, panel: Panel) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
+    """Colour and mark change together at first, then against each other: no pair comes twice among 35."""
+    turn = index // len(SERIES)
+    return {
+        "color": SERIES[index % len(SERIES)],
+        "marker": _MARKERS[(index + turn) % len(_MARKERS)],
+        "ls": _LINES[turn % len(_LINES)],
+        "lw": 2.0 if index == 0 else 1.4,
+    }
+
+
+def place(name: str) -> tuple[int, int, str]:
+    """Order of the legend: by family, as listed in ``BASELINES``; names that it does not know come last."""
+    known = BASELINES.get(name)
+    if known is None or known.family not in _FAMILIES:
+        return len(_FAMILIES), 0, name
+    return _FAMILIES.index(known.family), list(BASELINES).index(name), name
+
+
+def _panel(axes: Axes, curves: Curves, looks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Draw one panel; its legend entries by name."""
     handles: dict[str, Any] = {}
-    dense = panel.dense.test if panel.dense else None
-    if dense:
-        low, high = 100 * (dense.mean - dense.std), 100 * (dense.mean + dense.std)
-        axes.axhspan(low, high, color=GREY, alpha=0.25, lw=0)
-        handles["dense"] = axes.axhline(100 * dense.mean, color=GREY, lw=1.2)
-    lowest = 100.0
-    for name in panel.baselines:
-        points = _points([group for group in panel.groups if group.baseline == name and group.test])
-        if len(points):
-            handles[name] = _line(axes, name, points)
-            lowest = min(lowest, float(points[:, 1].min()))
+    if curves.dense:
+        mean, around = (100 * value for value in curves.dense)
+        axes.axhspan(mean - around, mean + around, color=INK, alpha=0.12, lw=0)
+        handles["dense"] = axes.axhline(mean, color=INK, lw=1.0)
+    heights = [100.0 * mean for points in curves.lines.values() for _, mean, _ in points] or [100.0]
+    for name, points in curves.lines.items():
+        x, y, spread = np.array(sorted(points), float).T * [[1.0], [100.0], [100.0]]
+        ends = (np.minimum(spread, y), np.minimum(spread, np.maximum(100.0 - y, 0)))
+        handles[name] = axes.errorbar(x, y, ends, ms=5, mew=0, elinewidth=1.0, **looks[name])
     axes.set_xscale("log")
     axes.set_yscale("function", functions=(_up, _down))
-    top = 100 * (dense.mean + 3 * dense.std) if dense else 100.0
-    axes.set_ylim(max(0.0, lowest - 4), min(100.0, top + (100 - top) * 0.25))
+    top = max(*heights, 100 * (curves.dense[0] + 3 * curves.dense[1]) if curves.dense else 0.0)
+    axes.set_ylim(max(0.0, min(heights) - 4), min(100.1, top + (100 - top) * 0.25 + 0.05))
     axes.set_yticks([tick for tick in _TICKS if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]])
     axes.yaxis.set_major_formatter("{x:g}")
-    _compressions(axes, panel)
-    axes.set(title=f"{panel.title} ({panel.training.split(',')[0]})", xlabel="compression (weights before / after)")
+    _compressions(axes, curves.sparsities)
+    axes.set(title=curves.title, xlabel="compression (weights before / after)")
     axes.set_ylabel("test accuracy (%), error on a log scale")
     return handles
 
 
-def _line(axes: Axes, name: str, points: NDArray[np.float64]) -> Any:
-    x, y, spread = points.T
-    below = np.minimum(spread, y)
-    colour, marker, style, width = _look(name)
-    drawn = axes.errorbar(
-        x, y, (below, np.minimum(spread, 100.0 - y)), color=colour, marker=marker, ms=4, lw=width, ls=style,
-        elinewidth=0.8, capsize=2,
-    )  # fmt: skip
-    return drawn
-
-
-def _points(groups: Sequence[Group]) -> NDArray[np.float64]:
-    """(compression, accuracy, spread) by rising compression; percent."""
-    found = []
-    for group in groups:
-        compression, test = group.spread("compression"), group.test
-        if compression and test:
-            found.append((compression.mean, 100 * test.mean, 100 * test.std))
-    return np.array(sorted(found), float).reshape(-1, 3)
-
-
-def _look(name: str) -> tuple[str, str, Any, float]:
-    """Colour, marker, line style and width of a baseline: always the same ones."""
-    place = _place(name)[1]
-    style, width, colours = _LOOKS[find(name).family]
-    return colours[place % len(colours)], _MARKERS[place % len(_MARKERS)], style, width
-
-
-def _place(name: str) -> tuple[int, int]:
-    """(family, number within it)."""
-    if name == "dense":
-        return -1, 0
-    family = find(name).family
-    return list(_LOOKS).index(family), [e.name for e in BASELINES.values() if e.family == family].index(name)
-
-
-def _compressions(axes: Axes, panel: Panel) -> None:
+def _compressions(axes: Axes, sparsities: Sequence[float]) -> None:
     """Ticks at the compressions that were asked for; of those that lie too close for two labels, the larger has one."""
-    compressions = sorted({1 / (1 - sparsity) for sparsity in panel.sparsities})
-    crowded = [after < 1.35 * value for value, after in itertools.pairwise(compressions)] + [False]
+    compressions = sorted({1 / max(1 - sparsity, 1e-6) for sparsity in sparsities})
+    crowded = [after < 1.35 * value for value, after in pairwise(compressions)] + [False]
     axes.set_xticks(
-        compressions, ["" if close else f"{value:.3g}x" for value, close in zip(compressions, crowded, strict=True)]
+        compressions, ["" if close else f"{value:.3g}x" for value, close in zip(compressions, crowded, strict=False)]
     )
     axes.minorticks_off()
 

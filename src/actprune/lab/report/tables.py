@@ -1,4 +1,4 @@
-"""L5: the summary of runs, one row per run, for the terminal (rich) and for markdown files."""
+"""L5: the tables of runs: their summary, one row per run, and the ranks of a run's layers, one row per pruning step."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ COLUMNS = (
 )
 """Keys of a row. Fractions lie in 0..1 and are shown as percent; compression is weights before / after."""
 
+_RANKS = ("pruning step", "layer", "weights kept", "numerical rank", "stable rank", "effective rank")
 _UPRIGHT = 3  # runs that fit side by side on an 80-column terminal, one line per quantity; more get one line per run
 
 
@@ -85,6 +86,21 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     heading, *body = ([cell.replace("|", "\\|") for cell in line] for line in _lines(rows))
     rule = [":---", *["---:"] * (len(heading) - 1)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (heading, rule, *body))
+
+
+def rank_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown, one line per pruning step and layer (see ``lab.spectra.rank_rows``); ranks as before -> after."""
+    lines = [_RANKS, (":---", ":---", *["---:"] * (len(_RANKS) - 2))]
+    for row in rows:
+        before, after = row["before"], row["after"]
+        cells = [
+            f"{after[key]:.{digits}f}" if before is None else f"{before[key]:.{digits}f} -> {after[key]:.{digits}f}"
+            for key, digits in (("numerical", 0), ("stable", 1), ("effective", 1))
+        ]
+        pruning_step = "end" if row["pruning_step"] is None else str(row["pruning_step"])
+        kept = "" if row["kept"] is None else f"{row['kept']:,}"
+        lines.append((pruning_step, str(row["layer"]).removesuffix(".weight"), kept, *cells))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

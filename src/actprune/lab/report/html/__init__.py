@@ -1,6 +1,6 @@
 """L5: ``actprune report``: one self-contained HTML page on a run, on several seeds, or on a comparison.
 
-Drawn by our own few functions as inline SVG: no script, font or picture is fetched from anywhere.
+Its charts are those of ``lab.report``, as inline SVG: no script, font or picture is fetched from anywhere.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from pathlib import Path
 from actprune.errors import CheckpointError
 from actprune.lab import atomic
 from actprune.lab.report.html import page_compare, page_run
-from actprune.lab.report.html.command import shown
 from actprune.lab.report.html.page import Page, render
-from actprune.lab.report.html.read import TRIALS, Run, kind_of, lines, read_run
-from actprune.lab.report.html.words import number
+from actprune.lab.report.read import Run, lines, read_run, shown
+from actprune.lab.report.words import number
 from actprune.lab.seeds import LIST
 
 __all__ = ["page_of", "write"]
 
-NAME = "report.html"
+NAME, TRIALS = "report.html", "results.jsonl"
 
 
 def write(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -38,7 +37,7 @@ def write(folder: str | Path, out: str | Path | None = None) -> Path:
 
 def page_of(folder: Path) -> Page:
     """What the page says, before it is HTML. Raises CheckpointError."""
-    kind = kind_of(folder)
+    kind = _kind(folder)
     if kind == "run":
         return page_run.of_run(read_run(folder))
     if kind == "seeds":
@@ -46,6 +45,19 @@ def page_of(folder: Path) -> Page:
     problems: list[str] = []
     rows = lines(folder / TRIALS, problems)
     return page_compare.of_rows(folder.resolve().name, rows, problems)
+
+
+def _kind(folder: Path) -> str:
+    """``compare``, ``seeds`` or ``run``. Raises CheckpointError when the folder is none of them."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; `actprune report` wants one that a run or a comparison wrote")
+    for kind, name in (("compare", TRIALS), ("seeds", LIST), ("run", "config.json")):
+        if (folder / name).exists():
+            return kind
+    raise CheckpointError(
+        f"{folder} holds nothing to report on; expected config.json (`actprune run`), {LIST} (`actprune run --seeds`) "
+        f"or {TRIALS} (`actprune compare`)"
+    )
 
 
 def _seeds(folder: Path) -> Page:

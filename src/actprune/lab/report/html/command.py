@@ -1,18 +1,18 @@
-"""L5: the command that does the same run again, and values that may be shown: without paths of this machine."""
+"""L5: the command that does the same run again, and settings as text."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from actprune.lab.config import RunConfig
+from actprune.lab.report import words as w
+from actprune.lab.report.field import Field
 
 _FLAGS = {"max_epochs": "--epochs"}
 _ALWAYS = ("data", "model", "method", "sparsity")
-_ABSOLUTE = re.compile(r"(?<![\w.])(?:/|~/|[A-Za-z]:\\|\\\\)[^\s'\"]*[\\/]")
 
 
 def again(config: dict[str, Any], seeds: Sequence[int] = ()) -> str:
@@ -29,18 +29,17 @@ def again(config: dict[str, Any], seeds: Sequence[int] = ()) -> str:
     return shlex.join(words)
 
 
-def without_paths(text: str) -> str:
-    """An absolute path shrinks to its last part: ``/home/ada/data/digits`` -> ``digits``."""
-    return _ABSOLUTE.sub("", text)
-
-
-def shown(value: Any) -> Any:
-    """A plain value of a JSON file without absolute paths, at any depth."""
-    if isinstance(value, str):
-        return without_paths(value)
-    if isinstance(value, dict):
-        return {key: shown(item) for key, item in value.items()}
-    return [shown(item) for item in value] if isinstance(value, list) else value
+def again_compared(field: Field) -> str:
+    """``actprune compare`` for one data set and network; trials that exist are not computed twice."""
+    rows = [row for point in [field.dense, *field.points.values()] for row in point.rows]
+    found = {round(seed) for seed in w.numbers(rows, "seed")}
+    seeds = ",".join(map(str, sorted(found)))
+    parts = [
+        ("--data", field.data), ("--model", field.model),
+        ("--methods", ",".join(field.baselines)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
+        ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
+    ]  # fmt: skip
+    return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])
 
 
 def pretty(value: Any) -> str:
@@ -76,3 +75,12 @@ def _option(value: Any) -> str:
     except ValueError:
         return value
     return json.dumps(value)  # a text that looks like a number, say
+
+
+def _training(field: Field) -> list[tuple[str, str]]:
+    """Flags of the common training, from the configuration of a dense run, which has it unchanged."""
+    config: dict[str, Any] = next(
+        (row["config"] for row in field.dense.rows if isinstance(row.get("config"), dict)), {}
+    )
+    flags = {"max_epochs": "--epochs", "lr": "--lr", "batch_size": "--batch-size", "weight_decay": "--weight-decay"}
+    return [(flag, f"{value:g}") for key, flag in flags.items() if (value := w.number(config.get(key))) is not None]

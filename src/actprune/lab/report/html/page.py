@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
-from actprune.lab.report.html.chart import Chart, Legend
-from actprune.lab.report.html.heat import Heat
+from actprune.lab.report.charts import Chart
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what belongs under it, in this order: lead, legend, charts, pictures, tables."""
+    """A heading with what belongs under it, in this order: lead, charts, tables."""
 
     title: str
     lead: str = ""
     charts: Sequence[Chart] = ()
-    legend: Sequence[Legend] = ()
-    heats: Sequence[Heat] = ()
     tables: Sequence[Table] = ()
 
     @property
@@ -60,12 +58,12 @@ class Section:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.charts or self.heats or self.tables)
+        return not (self.charts or self.tables)
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on it, as plain text (escaped by the template) and as plots (which escape by themselves)."""
+    """Everything on it, as plain text (escaped by the template) and as charts (which escape by themselves)."""
 
     kind: str
     title: str
@@ -99,7 +97,7 @@ def render(page: Page) -> str:
     )
     places.filters["code"] = _code
     shown = [section for section in page.sections if not section.empty]
-    return places.get_template("page.html").render(page=page, sections=shown)
+    return places.get_template("page.html").render(page=page, sections=shown, numbers=count(1))
 
 
 def _code(text: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actprune.lab.report.html import accuracy, verdict_compare
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.field import DENSE, Field, Point, baselines, fields, titled
+from actprune.lab.report import compare_plot
+from actprune.lab.report import words as w
+from actprune.lab.report.field import DENSE, Field, Point, baselines, fields, titled
+from actprune.lab.report.html import command, verdict_compare
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
 
 
@@ -30,7 +30,7 @@ def of_rows(name: str, rows: Sequence[dict[str, Any]], problems: Sequence[str]) 
             *([Section("Ahead", tables=[_ahead(found)])] if many else []),
             *[s for field in found for s in _sections(field, names, _where(field, found) if many else "")],
         ],
-        commands=[again(field) for field in found if field.points],
+        commands=[command.again_compared(field) for field in found if field.points],
         details=_environment(found),
         problems=problems,
     )
@@ -51,7 +51,7 @@ def _sections(field: Field, names: Sequence[str], where: str) -> list[Section]:
         Section(
             f"Accuracy{where}",
             f"{lead} Baselines are ordered by their mean rank.",
-            accuracy.of_field(field, names),
+            compare_plot.chart(field, names),
             tables=[_accuracies(field), _changes(field)],
         ),
         Section(f"Cost{where}", tables=[_costs(field), *_refused(field)]),
@@ -193,25 +193,3 @@ def _environment(found: Sequence[Field]) -> list[Table]:
     """What everybody shares, by field."""
     rows = [[Cell(f"{field.data}, {field.model}", "name"), Cell(field.training or w.DASH, "text")] for field in found]
     return [Table("Training, the same for everyone", ["where", "how"], rows, folded=True)] if rows else []
-
-
-def again(field: Field) -> str:
-    """``actprune compare`` for one data set and network; trials that exist are not computed twice."""
-    rows = [row for point in [field.dense, *field.points.values()] for row in point.rows]
-    found = {round(seed) for seed in w.numbers(rows, "seed")}
-    seeds = ",".join(map(str, sorted(found)))
-    parts = [
-        ("--data", field.data), ("--model", field.model),
-        ("--methods", ",".join(field.baselines)), ("--sparsities", ",".join(f"{s:g}" for s in field.sparsities)),
-        ("--seeds", seeds if "," in seeds else f"{seeds},"), *_training(field),
-    ]  # fmt: skip
-    return shlex.join(["actprune", "compare", *[word for part in parts for word in part]])
-
-
-def _training(field: Field) -> list[tuple[str, str]]:
-    """Flags of the common training, from the configuration of a dense run, which has it unchanged."""
-    config: dict[str, Any] = next(
-        (row["config"] for row in field.dense.rows if isinstance(row.get("config"), dict)), {}
-    )
-    flags = {"max_epochs": "--epochs", "lr": "--lr", "batch_size": "--batch-size", "weight_decay": "--weight-decay"}
-    return [(flag, f"{value:g}") for key, flag in flags.items() if (value := w.number(config.get(key))) is not None]

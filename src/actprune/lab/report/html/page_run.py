@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actprune.lab.report.html import command, heat, layers, spectra, training, verdict
-from actprune.lab.report.html import words as w
+from actprune.lab.report import charts
+from actprune.lab.report import words as w
+from actprune.lab.report.html import command, verdict
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
-from actprune.lab.report.html.read import Run, dense, short
+from actprune.lab.report.read import Array, Run, dense, short
 
 
 def of_run(run: Run) -> Page:
@@ -33,33 +34,16 @@ def of_run(run: Run) -> Page:
 
 def sections(run: Run) -> list[Section]:
     """The evidence of one run; empty sections are left out by the page."""
-    counted, which = list(run.pruning_steps), "over the pruning steps: faint first, strong last"
     return [
-        Section("Training", charts=training.of_run(run), tables=_epochs(run)),
-        Section("Layers", charts=layers.survival(run), tables=_layers(run)),
-        Section(
-            "Neurons",
-            f"Incoming weights that each neuron kept, {which}.",
-            layers.neurons(run),
-            layers.order(counted),
-        ),
-        Section(
-            "Firing",
-            "How often the neurons fire on the images each pruning counted: a row per pruning, the first on top. The "
-            "height of a bar is the share of neurons, each row to its own scale.",
-            layers.firing(run),
-        ),
-        Section(
-            "Spectra",
-            "Singular values of each layer right before (dashed) and right after (solid) each pruning, logarithmic.",
-            spectra.charts(run),
-            spectra.legend(run),
-            tables=spectra.tables(run),
-        ),
+        Section("Training", charts=charts.training(run), tables=_epochs(run)),
+        Section("Layers", charts=charts.survival(run), tables=_layers(run)),
+        Section("Neurons", charts=charts.neurons(run)),
+        Section("Firing", charts=charts.firing(run)),
+        Section("Spectra", charts=charts.singular_values(run), tables=_ranks(run)),
         Section(
             "Weights",
             "Sizes of the weights at the end. Rows are neurons, columns their inputs; what is zero is left blank.",
-            heats=heat.heats(run),
+            charts.weights(run),
         ),
     ]
 
@@ -82,10 +66,9 @@ def of_seeds(name: str, runs: Sequence[Run], seeds: Sequence[int], config: dict[
         cards=_seed_cards(runs),
         sections=[
             Section("Seeds", tables=_seed_table(runs)),
-            Section("Training", charts=training.of_seeds(runs)),
+            Section("Training", charts=charts.seeds(runs)),
             Section("Layers", tables=_layers_over(runs)),
-            *[Section(f"{s.title} of {evidence.name}", s.lead, s.charts, s.legend, s.heats, s.tables)
-              for s in shown if evidence],
+            *[Section(f"{s.title} of {evidence.name}", s.lead, s.charts, s.tables) for s in shown if evidence],
         ],
         commands=[command.again(config, seeds)],
         details=_details(evidence) if evidence else [],
@@ -154,7 +137,7 @@ def _epochs(run: Run) -> list[Table]:
     """All epochs, folded away."""
     if not run.rows:
         return []
-    shown = training.thinned(run.rows)
+    shown = charts.thinned(run.rows)
     keys = ("train_loss", "validation_loss")
     rows = [
         [
@@ -177,6 +160,36 @@ def _epochs(run: Run) -> list[Table]:
     ]
     name = "Every epoch" if len(shown) == len(run.rows) else f"{len(shown)} of {len(run.rows):,} epochs"
     return [Table(name, head, rows, folded=True)]
+
+
+def _ranks(run: Run) -> list[Table]:
+    """Numerical, stable and effective rank before and after each pruning step."""
+    rows = [
+        [Cell(f"{number}", "name"), Cell(name, "text"), *cells]
+        for number, layers in run.spectra.items()
+        for name, found in layers.items()
+        if (cells := _rank(found))
+    ]
+    kinds = [f"{kind} rank {moment}" for kind in ("numerical", "stable", "effective") for moment in ("before", "after")]
+    head = ["pruning step", "layer", *kinds]
+    return [Table("Ranks around each pruning step", head, rows, folded=True)] if rows else []
+
+
+def _rank(found: Mapping[str, Array]) -> list[Cell]:
+    """Six cells, or none when the file lacks what they need."""
+    import torch
+
+    from actprune.analysis import ranks_of
+
+    shape, moments = found.get("shape"), charts.moments(found)
+    if shape is None or not {"before", "after"} <= set(moments):
+        return []
+    size = tuple(int(n) for n in shape.ravel())
+    before, after = (ranks_of(torch.from_numpy(moments[m].copy()), size) for m in ("before", "after"))
+    return [
+        Cell(w.whole(before["numerical"])), Cell(w.whole(after["numerical"])),
+        *[Cell(f"{ranks[kind]:.1f}") for kind in ("stable", "effective") for ranks in (before, after)],
+    ]  # fmt: skip
 
 
 def _details(run: Run) -> list[Table]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actprune.lab.report.html import words as w
-from actprune.lab.report.html.read import Run, dense, short
+from actprune.lab.report import words as w
+from actprune.lab.report.read import Run, dense, short
 
 MISSED, FELL, APART = 0.005, 0.005, 0.015
 """From which on it is said: sparsity below what was asked, accuracy lost, test and validation accuracy apart."""

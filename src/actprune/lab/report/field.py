@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actprune.lab.compare.aggregate import SLACK, newest
-from actprune.lab.report.html import words as w
+from actprune.lab.report import words as w
 
 Row = dict[str, Any]
 DENSE, OURS = "dense", "activation"

@@ -1,6 +1,7 @@
-"""L5: what a run's folder holds, read for the page. A missing or damaged part becomes a note, not a failure.
+"""L5: what a run's folder holds, read for its charts and its page.
 
-Absolute paths are cut down to their last part right here, so that no later step can show one.
+A missing or damaged part becomes a note, not a failure. Absolute paths are cut down to their last part right here, so
+that no later step can show one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ from numpy.typing import NDArray
 from actprune.errors import CheckpointError
 from actprune.lab import atomic
 from actprune.lab.folder import RunFolder
-from actprune.lab.report.html.command import shown
-from actprune.lab.report.html.words import number
-from actprune.lab.seeds import LIST
+from actprune.lab.report.words import number
 
 Array = NDArray[Any]
-TRIALS = "results.jsonl"
+_ABSOLUTE = re.compile(r"(?<![\w.])(?:/|~/|[A-Za-z]:\\|\\\\)[^\s'\"]*[\\/]")
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,6 @@ class Run:
     def pruned(self) -> list[dict[str, Any]]:
         """The epochs that ended with a pruning."""
         return [row for row in self.rows if row.get("pruned") and isinstance(row.get("pruning"), dict)]
-
-
-def kind_of(folder: Path) -> str:
-    """``compare``, ``seeds`` or ``run``. Raises CheckpointError when the folder is none of them."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; `actprune report` wants one that a run or a comparison wrote")
-    for kind, name in (("compare", TRIALS), ("seeds", LIST), ("run", "config.json")):
-        if (folder / name).exists():
-            return kind
-    raise CheckpointError(
-        f"{folder} holds nothing to report on; expected config.json (`actprune run`), {LIST} (`actprune run --seeds`) "
-        f"or {TRIALS} (`actprune compare`)"
-    )
 
 
 def read_run(folder: Path) -> Run:
@@ -134,6 +120,20 @@ def tensors(path: Path, notes: list[str]) -> dict[str, Array]:
     except Exception as error:  # the format's own error is no subclass of anything stable
         notes.append(f"{path.name} could not be read ({type(error).__name__})")
         return {}
+
+
+def without_paths(text: str) -> str:
+    """An absolute path shrinks to its last part: ``/home/ada/data/digits`` -> ``digits``."""
+    return _ABSOLUTE.sub("", text)
+
+
+def shown(value: Any) -> Any:
+    """A plain value of a JSON file without absolute paths, at any depth."""
+    if isinstance(value, str):
+        return without_paths(value)
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list) else value
 
 
 def short(name: str) -> str:
