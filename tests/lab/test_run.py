@@ -82,7 +82,9 @@ def test_every_method_runs_with_the_same_training(tmp_path, method):
     if (
         method != "activation_literal" and not follows
     ):  # that one counts the output layer, and removes dead weights on top
-        assert result.summary["actual"] == pytest.approx(0.5, abs=0.02)
+        unit = 64 / sum(mask.numel() for mask in result.pruner.masks.values())  # of one ranking of whole neurons
+        slack = unit if method == "taylor" else 0.02
+        assert 0.5 - 0.02 <= result.summary["actual"] <= 0.5 + slack
     assert result.summary["test_accuracy"] > (0.2 if follows else 0.5)
 
 
