@@ -1,9 +1,10 @@
 """What a block pattern costs in accuracy and buys in speed: 1x4 blocks against single weights, at equal sparsity.
 
-    python benchmarks/blocks.py                 # trains the block trials (3 seeds, two data sets), then the report
-    python benchmarks/blocks.py --report        # only measures latency and writes the report
+    python benchmarks/blocks.py                 # trains the block trials (3 seeds, two data sets), times them, reports
+    python benchmarks/blocks.py --report        # only the table, from the rows so far
 
-Same network, training and budget as benchmarks/founding.py, whose unstructured trials are the comparison. Rows:
+Same network, training and budget as benchmarks/founding.py, whose unstructured trials are the comparison; the latency
+trials (`--only latency`, with nothing else running) time networks that both left in runs/. Rows:
 docs/results/blocks.jsonl.
 """
 
@@ -39,14 +40,21 @@ def one(trial: str, data: str, seed: int) -> Row:
     return founding.computed(settings()[trial], trial, data, seed)
 
 
-TRIALS = [
-    Trial({"trial": name, "data": data, "seed": seed}, "blocks:one")
-    for seed in (0, 1, 2) for data in founding.RETRAIN_TO for name in settings()
-]  # fmt: skip
+def timed() -> dict[str, tuple[str, float, str]]:
+    """Name of a latency trial -> pattern, removed, and the trial whose network is timed."""
+    patterns = {"single weights": SINGLE["layer"], "1x4 blocks": "block(1, 4) layer at {:g}"}
+    return {
+        f"latency, {pattern} at {of_all:g}": (pattern, of_all, trial.format(of_all))
+        for of_all in SPARSITIES
+        for pattern, trial in patterns.items()
+    }
 
 
-def latency() -> list[Row]:
-    """Seed 0 on MNIST, per layer, both patterns: every path that reads zeros, and the dense ones."""
+def faster(trial: str, data: str, seed: int) -> Row:
+    """Times faster than dense, by batch size and path: every path that reads zeros, and the dense ones. One thread.
+
+    Reads the run's folder, so the network must have been trained on this machine.
+    """
     import torch
 
     from actprune.lab import shipped
@@ -54,19 +62,22 @@ def latency() -> list[Row]:
     from actprune.runtime import prepared
 
     torch.set_num_threads(1)
-    lines = []
-    for of_all in SPARSITIES:
-        for pattern, trial in (("single weights", SINGLE["layer"].format(of_all)),
-                               ("1x4 blocks", f"block(1, 4) layer at {of_all:g}")):  # fmt: skip
-            found = shipped.read(founding.folder(trial, "mnist", 0))
-            data = found.dataset.validation[0][:4096]
-            job = prepared(shipped.small(found).model, data[:2], dense=found.model)
-            for batch in measure(job, (1, 32, 256), data, 3.0):
-                times = {row.path: row.median_s for row in batch.rows if row.median_s}
-                lines.append(
-                    {"removed": of_all, "pattern": pattern, "batch": batch.size, "dense": batch.dense, **times}
-                )
-    return lines
+    found = shipped.read(founding.folder(timed()[trial][2], data, seed))
+    images = found.dataset.validation[0][:4096]
+    job = prepared(shipped.small(found).model, images[:2], dense=found.model)
+    return {
+        "times_faster": {
+            str(batch.size): {row.path: round(batch.dense / row.median_s, 1) for row in batch.rows if row.median_s}
+            for batch in measure(job, (1, 32, 256), images, 3.0)
+        }
+    }
+
+
+TRIALS = [
+    *(Trial({"trial": name, "data": data, "seed": seed}, "blocks:one")
+      for seed in (0, 1, 2) for data in founding.RETRAIN_TO for name in settings()),
+    *(Trial({"trial": name, "data": "mnist", "seed": 0}, "blocks:faster") for name in timed()),
+]  # fmt: skip
 
 
 def accuracies(found: list[Row], trial: str, data: str) -> list[float]:
@@ -88,23 +99,25 @@ def accuracy_table(found: list[Row]) -> str:
     return table(("removed", "scope", "data", "single weights", "1x4 blocks", "difference"), body)
 
 
-def latency_table(lines: list[Row]) -> str:
+def latency_table(found: list[Row]) -> str:
     """Times faster than dense."""
-    body = [
-        (f"{line['removed']:.2%}", line["pattern"], str(line["batch"]),
-         *(f"{line['dense'] / line[path]:.1f}x" if path in line else "" for path in PATHS))
-        for line in lines
-    ]  # fmt: skip
+    body = []
+    for name, (pattern, of_all, _) in timed().items():
+        for row in select(found, trial=name):
+            for batch, times in row["times_faster"].items():
+                cells = (f"{times[path]:.1f}x" if path in times else "" for path in PATHS)
+                body.append((f"{of_all:.2%}", pattern, batch, *cells))
     return table(("removed", "pattern", "batch", *PATHS), body)
 
 
 def report(found: list[Row]) -> None:
-    """docs/results/blocks-table.md; needs the runs' folders, for latency is measured anew."""
+    """docs/results/blocks-table.md."""
     text = [
         accuracy_table(found),
         "Times faster than the fastest dense runtime (MNIST, per layer, seed 0, 1 thread):\n",
+        latency_table(found),
     ]
-    RESULTS.with_name("blocks-table.md").write_text("\n".join([*text, latency_table(latency())]))
+    RESULTS.with_name("blocks-table.md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":

@@ -167,12 +167,11 @@ def write(found: dict[str, Any], cases: list[str]) -> None:
         "`actprune.accelerate` takes.",
         "",
         _summary(lines, cases),
-        "",
         "## Every path: times faster than the fastest dense runtime",
         "",
         _paths(lines, cases),
     ]
-    RESULTS.with_name("latency-table.md").write_text("\n".join(text) + "\n")
+    RESULTS.with_name("latency-table.md").write_text("\n".join(text))
     _plot(lines, cases)
 
 

@@ -1,10 +1,12 @@
 """The public sweep: a tiny list of trials, killed, resumed, aggregated, in a table beside published figures."""
 
+import signal
+import subprocess
 import sys
 
 import pytest
 
-from actprune.errors import CheckpointError, RecipeError
+from actprune.errors import CheckpointError, RecipeError, RuntimePathError
 from actprune.lab import store, sweep
 from actprune.lab.sweep import Trial, main, missing, rows, select, spread, table
 
@@ -64,6 +66,51 @@ def test_a_refusal_is_a_row_and_a_bug_is_not(tmp_path):
     assert [trial.name for trial in missing(trials(("a", "wrong", "bug"), (0,)), path)] == ["bug, seed 0"]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from actprune.lab.sweep import Trial, main, select, spread, table
+
+def one(method, seed):
+    with open("calls", "a") as calls:
+        calls.write(f"{method}{seed} ")
+    if os.path.exists("kill") and seed == 1:
+        os.unlink("kill")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"error": 1.5 + seed / 5}
+
+def report(rows):
+    body = [(m, "1.6", spread([row["error"] for row in select(rows, method=m)])) for m in ("a", "b")]
+    Path("table.md").write_text(table(("method", "published", "ours"), body))
+
+if __name__ == "__main__":
+    main("A benchmark.", [Trial({"method": m, "seed": s}, "bench:one") for s in (0, 1) for m in "ab"], Path("r.jsonl"), report)
+"""  # noqa: E501
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_a_killed_benchmark_goes_on(tmp_path):
+    (tmp_path / "bench.py").write_text(KILLED)
+    (tmp_path / "kill").touch()
+    killed = subprocess.run([sys.executable, "bench.py"], cwd=tmp_path, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(rows(tmp_path / "r.jsonl")) == 2
+    subprocess.run([sys.executable, "bench.py"], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "calls").read_text().split() == ["a0", "b0", "a1", "a1", "b1"]
+    assert "| a | 1.6 | 1.60 ± 0.14 |\n| b | 1.6 | 1.60 ± 0.14 |\n" in (tmp_path / "table.md").read_text()
+
+
+def test_a_cluster_cannot_be_stopped_by_the_clock(tmp_path):
+    with pytest.raises(RecipeError, match="leave out --minutes, or --ray"):
+        sweep.sweep(trials(), tmp_path / "rows.jsonl", ray="local", minutes=5)
+
+
+def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RuntimePathError, match=r"actprune\[ray\]"):
+        sweep.sweep(trials(), tmp_path / "rows.jsonl", ray="local")
+
+
 def test_no_new_trial_after_the_time_is_up(tmp_path):
     path = tmp_path / "rows.jsonl"
     sweep.sweep(trials(), path, minutes=-1, told=lambda _: None)
@@ -114,3 +161,6 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         call("--only", "nobody")
     assert "leaves no trial" in capsys.readouterr().err
     assert store.rows(path)[0]["method"] == "a"
+    with pytest.raises(SystemExit):
+        call("--ray", "local", "--minutes", "5")
+    assert capsys.readouterr().err.startswith("RecipeError: 5 minutes were asked for over Ray")

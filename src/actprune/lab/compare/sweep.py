@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from actprune.lab import lock, pool, store
 from actprune.lab.compare.trials import Trial
 from actprune.lab.compare.work import finished, relabelled
-from actprune.lab.pool import Outcome
+from actprune.lab.sweep import compute, missing
 
 TRIALS, NAME = "trials", "results.jsonl"
 _ALWAYS = ("id", "data", "model", "baseline", "seed", "target", "training", "status")
@@ -30,7 +31,7 @@ class Watcher(Protocol):
         """So many are to be computed, so many were there."""
         ...
 
-    def trial_done(self, trial: Trial, outcome: Outcome) -> None:
+    def trial_done(self, trial: Trial, outcome: pool.Outcome) -> None:
         """One more, or one that failed."""
         ...
 
@@ -57,25 +58,40 @@ def sweep(
     jobs: processes on this machine. ray: instead, the address of a Ray cluster, or "local". keep_trials: leave each
     trial's folder (configuration, figures, masks, weights). Raises CheckpointError when ``out`` is in use or damaged.
     """
+    path, failed = out / NAME, []
     with lock.locked(out):
-        store.mend(out / NAME)
+        store.mend(path)
         rows = rows_of(out)
-        have = {_key(row) for row in rows}
-        todo = [trial for trial in trials if _key(trial.labels()) not in have]
+        todo = missing([_Placed(trial, out) for trial in trials], path)
         if watcher:
-            watcher.started(todo, len(trials) - len(todo))
-        failed = []
-        for trial, outcome in _outcomes(todo, {row["id"]: row for row in rows}, out, jobs, ray):
+            watcher.started([placed.trial for placed in todo], len(trials) - len(todo))
+        for placed, outcome in _computed(todo, {row["id"]: row for row in rows}, path, jobs, ray):
             if outcome.row is None:
-                failed.append((trial, outcome.failed or "no result"))
-            else:
-                store.append(out / NAME, outcome.row)
-                if not keep_trials:
-                    shutil.rmtree(outcome.job["folder"], ignore_errors=True)
+                failed.append((placed.trial, outcome.failed or "no result"))
+            elif not keep_trials:
+                shutil.rmtree(outcome.job["folder"], ignore_errors=True)
             if watcher:
-                watcher.trial_done(trial, outcome)
+                watcher.trial_done(placed.trial, outcome)
         wanted = {_key(trial.labels()) for trial in trials}
         return Swept([row for row in rows_of(out) if _key(row) in wanted], failed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A trial in a comparison's folder, as ``lab.sweep`` asks for it."""
+
+    trial: Trial
+    out: Path
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        return _key(self.trial.labels())
+
+    def is_row(self, row: store.Row) -> bool:
+        return _key(row) == self.key
+
+    def job(self) -> pool.Job:
+        return self.trial.job(str((self.out / TRIALS).resolve()))
 
 
 def _key(labels: dict[str, Any]) -> tuple[Any, ...]:
@@ -83,27 +99,17 @@ def _key(labels: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(labels[key] for key in ("id", "baseline", "target", "training"))
 
 
-def _outcomes(
-    todo: Sequence[Trial], known: dict[str, dict[str, Any]], out: Path, jobs: int, ray: str | None
-) -> Iterator[tuple[Trial, Outcome]]:
+def _computed(
+    todo: Sequence[_Placed], known: dict[str, store.Row], path: Path, jobs: int, ray: str | None
+) -> Iterator[tuple[_Placed, pool.Outcome]]:
     """First what was computed but not written down (for this place), then the rest. known: rows by id."""
-    place = str((out / TRIALS).resolve())
-    by_id = {trial.id: trial for trial in todo}
     rest = []
-    for trial in todo:
-        job = trial.job(place)
-        row = relabelled(known[trial.id], job) if trial.id in known else finished(job)
+    for placed in todo:
+        job = placed.job()
+        row = relabelled(known[placed.trial.id], job) if placed.trial.id in known else finished(job)
         if row is None:
-            rest.append(job)
+            rest.append(placed)
         else:
-            yield trial, Outcome(job, row)
-    for outcome in _runner(jobs, ray)(rest):
-        yield by_id[outcome.job["labels"]["id"]], outcome
-
-
-def _runner(jobs: int, ray: str | None) -> Callable[[list[pool.Job]], Iterator[Outcome]]:
-    if ray is not None:
-        from actprune.lab.cluster import over
-
-        return lambda rest: over(rest, ray)
-    return pool.here if jobs == 1 else lambda rest: pool.spread(rest, jobs)
+            store.append(path, row)
+            yield placed, pool.Outcome(job, row)
+    yield from compute(rest, path, jobs=jobs, ray=ray)
