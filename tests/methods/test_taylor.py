@@ -1,11 +1,14 @@
 """Taylor against equation 8 of the paper, written down again here in plain loops."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from actprune import Pruner, methods
+from actprune.schedules import Cubic
 
 
 def net(seed=0):
@@ -57,17 +60,47 @@ def test_the_units_with_the_least_importance_go(count):
     assert "5.weight" not in pruner.masks  # the output layer is left alone
 
 
-def test_pruned_by_steps_of_the_optimizer_from_what_the_step_finds():
-    from actprune.schedules import Cubic
+def removed_by(weights, gradients, kept, count):
+    """Kept units after the least important went, until ``count`` weights are gone; what is gone costs nothing."""
+    found = []
+    for name, weight in weights.items():
+        for unit in range(len(weight)):
+            if kept[name][unit]:
+                g, w = gradients[name][unit].flatten().tolist(), weight[unit].flatten().tolist()
+                change = sum(one * other for one, other in zip(g, w, strict=True))
+                found.append((change**2, name, unit))
+    after = {name: list(row) for name, row in kept.items()}
+    gone = sum(weights[name][0].numel() * row.count(False) for name, row in kept.items())
+    for _, name, unit in sorted(found):
+        if gone >= count:
+            break
+        after[name][unit] = False
+        gone += weights[name][0].numel()
+    return after
 
-    model, data = net(), batches(6)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    schedule = Cubic(begin=0, end=5, every=1)
-    pruner = Pruner(model, methods.taylor(0.5, schedule=schedule), example=data[0][0]).attach(optimizer)
-    for x, y in data:
+
+def test_steps_of_the_optimizer_prune_by_the_gradient_they_find():
+    """Cubic, plain SGD: the gradient is the one before the update, the weights are those behind it."""
+    lr, steps, final = 0.5, 4, 0.5
+    model, data = net(), batches(steps)
+    pruner = Pruner(model, methods.taylor(final, schedule=Cubic(0, steps, 1)), example=data[0][0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    pruner.attach(optimizer)
+    names = ("0.weight", "3.weight")
+    total = sum(model.get_parameter(name).numel() for name in names)
+    kept = {name: [True] * len(model.get_parameter(name)) for name in names}
+    told_apart = False
+    for step, (x, y) in enumerate(data, 1):
         optimizer.zero_grad()
         functional.cross_entropy(model(x), y).backward()
+        gradients = {name: model.get_parameter(name).grad.clone() for name in names}
+        before = {name: model.get_parameter(name).detach().clone() for name in names}
+        behind = {name: before[name] - lr * gradients[name] for name in names}
+        count = math.floor(final * (1 - (1 - step / steps) ** 3) * total + 0.5)
+        told_apart |= removed_by(before, gradients, kept, count) != removed_by(behind, gradients, kept, count)
+        kept = removed_by(behind, gradients, kept, count)
         optimizer.step()
-    removed = sum(int((~mask).sum()) for mask in pruner.masks.values())
-    total = sum(mask.numel() for mask in pruner.masks.values())
-    assert 0.5 <= removed / total <= 0.5 + 96 / total
+        assert {name: pruner.masks[name].flatten(1).all(1).tolist() for name in names} == kept, step
+        assert all(torch.equal(m.flatten(1).any(1), m.flatten(1).all(1)) for m in pruner.masks.values())
+    assert told_apart  # or the data could not say which weights were taken
+    assert pruner.state.pruning_step == steps

@@ -7,9 +7,15 @@ Source: Molchanov, Mallya, Tyree, Frosio, Kautz. Importance Estimation for Neura
             I(unit) = (sum_s g_s w_s)^2          the squared change of the loss when the unit is set to zero
             remove the units with the smallest I, in one ranking over all layers; fine-tune
 
-Deviations: the gradient is summed over the batches and then squared; the paper squares per batch and averages. Evidence
-here is sums that add up over ranks; with one batch both are the same. A unit's parameters are its incoming weights; the
-paper may add bias and batch norm, or score a gate behind the batch norm. How many go at a step comes from a schedule.
+Deviations
+  - the gradient is summed over the batches and then squared; the paper squares for each batch and averages. With one
+    batch both rank alike; with several, contributions of opposite sign cancel here. (A sum of squares could be added up
+    over ranks as well; the evidence ``Gradient`` keeps only the sum.)
+  - pruned from ``optimizer.step()`` with nothing observed, a step ranks by its own gradient alone (one batch; the paper
+    averages over many), and by the weights behind the update, while the gradient is from before it;
+  - a unit's parameters are its incoming weights; the bias, batch norm and the paper's gates are not scored;
+  - only the first-order form; the second-order one (eq. 7) is left out;
+  - how many go, and when, comes from a schedule and a budget of weights, not from a number of units per some batches.
 """
 
 from __future__ import annotations
