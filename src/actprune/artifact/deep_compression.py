@@ -23,7 +23,7 @@ from torch import Tensor
 
 from actprune.artifact import values
 from actprune.artifact.entropy import Array, Cursor, packed, packed_size, unpacked, varint
-from actprune.artifact.tensor import Parts, Spec, row_of, split
+from actprune.artifact.tensor import Parts, Spec, row_of, skipped_before, split
 from actprune.artifact.values import Kind, Symbols
 from actprune.errors import ArtifactError
 
@@ -72,18 +72,14 @@ def prepare(name: str, tensor: Tensor, bits: int, gap_bits: int = GAP_BITS) -> t
     spec = Spec(name, spec.shape, "huffman", kind.name, spec.dtype, gap_bits)
     mask = np.ones(spec.numel, np.bool_) if parts.mask is None else parts.mask
     kept = parts.symbols.values(row_of(spec, mask))
-    fillers = int((_skipped(mask) >> gap_bits).sum())
+    fillers = int((skipped_before(mask) >> gap_bits).sum())
     count = max(1, (1 << bits) - (fillers > 0))
     return spec, Parts(mask, values.shared(kept, kind, "linear", count))
 
 
-def _skipped(mask: Array) -> Array:
-    return np.asarray(np.diff(np.flatnonzero(mask), prepend=-1) - 1)
-
-
 def _entries(spec: Spec, mask: Array, symbols: Symbols) -> _Entries:
     """A filler zero stands in the last cell that a gap of the fixed width reaches."""
-    skipped = _skipped(mask)
+    skipped = skipped_before(mask)
     most = (1 << spec.extent) - 1
     fillers = skipped // (most + 1)
     places = np.cumsum(fillers + 1) - 1

@@ -241,9 +241,14 @@ def read_bitmask(cursor: Cursor, numel: int) -> Array:
     return np.unpackbits(data, count=numel, bitorder="little").astype(np.bool_)
 
 
+def skipped_before(mask: Array) -> Array:
+    """Number of skipped cells before every kept one of a flat mask."""
+    return np.asarray(np.diff(np.flatnonzero(mask), prepend=-1) - 1)
+
+
 def gaps(mask: Array) -> bytes:
     """Numbers of skipped cells before every kept one, at the fixed width that takes least; a full code only skips."""
-    skipped = np.diff(np.flatnonzero(mask), prepend=-1) - 1
+    skipped = skipped_before(mask)
     width = min(range(1, 17), key=lambda width: width * _codes(skipped, width))
     most = (1 << width) - 1
     fillers = skipped // most

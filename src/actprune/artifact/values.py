@@ -6,6 +6,7 @@ Codebooks are k-means in one dimension: Lloyd from evenly spread centroids, as p
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -267,7 +268,7 @@ def _exact(distinct: Array, weights: Array, count: int) -> Array:
     return np.asarray(np.diff(total[edges]) / np.diff(number[edges]) + distinct.mean())
 
 
-def _one_more(best: Array, cost: object, clusters: int, size: int) -> tuple[Array, Array]:
+def _one_more(best: Array, cost: Callable[[Array, Array], Array], clusters: int, size: int) -> tuple[Array, Array]:
     """``best`` with one more cluster, and where the last one starts: divide and conquer, a whole level at a time."""
     found = np.full(size + 1, np.inf)
     start = np.zeros(size + 1, np.int64)
@@ -279,7 +280,7 @@ def _one_more(best: Array, cost: object, clusters: int, size: int) -> tuple[Arra
         lengths = stop - first + 1
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         tried = np.arange(lengths.sum()) - np.repeat(offsets - first, lengths)
-        costs = best[tried] + cost(tried, np.repeat(middle, lengths))  # type: ignore[operator]
+        costs = best[tried] + cost(tried, np.repeat(middle, lengths))
         least = np.minimum.reduceat(costs, offsets)
         hits = np.flatnonzero(costs == np.repeat(least, lengths))
         place = tried[hits[np.searchsorted(hits, offsets)]]

@@ -21,8 +21,9 @@ class Gradient:
     """Gradient of every weight, summed over batches: ``gradient``, shape of the weight.
 
     of  None: the training loss. Its gradient is what ``backward()`` leaves inside ``observe()``, or, where a pruning
-        step is due in ``optimizer.step()`` and nothing was observed for it, what that step finds in ``.grad``. An
-        objective: the engine computes it at the pruning step, on the model as it stands then, in evaluation mode.
+        step is due in ``optimizer.step()`` and nothing was observed for it, what that step finds in ``.grad``: the
+        gradient of the weights as they were before that step. An objective: the engine computes it at the pruning
+        step, on the model as it stands then, in evaluation mode.
     """
 
     of: Objective | None = None
