@@ -68,7 +68,7 @@ def move_state(state: PruneState, keeps: Keeps, names: Mapping[str, str]) -> Pru
         name: {key: _cut_sums(key, total, keeps.get(name, [])) for key, total in sums.items()}
         for name, sums in state.sums.items()
     }
-    moved.graph = None
+    moved.graph = moved.flop = None
     return moved
 
 

@@ -1,8 +1,17 @@
 """L2: where each neuron's activation is seen, and which layers read it. Found by watching one forward pass."""
 
 from actprune.graph.dead import dead_neurons, without_constants, without_dead
-from actprune.graph.hooks import Hook
-from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
+from actprune.graph.hooks import Hook, unhooked
+from actprune.graph.layers import (
+    clean_path,
+    named_layers,
+    own_modules,
+    prunable_layers,
+    reasons,
+    unit_axis,
+    unwrap,
+    weight_name,
+)
 from actprune.graph.ops import is_known, op_of
 from actprune.graph.record import tensors_in
 from actprune.graph.tracer import Tracer
@@ -17,7 +26,9 @@ __all__ = [
     "op_of",
     "own_modules",
     "prunable_layers",
+    "reasons",
     "tensors_in",
+    "unhooked",
     "unit_axis",
     "unwrap",
     "weight_name",

@@ -10,6 +10,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from actprune.accounting import Account
 from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
 from actprune.errors import CheckpointError, ObservationError, RecipeError
 from actprune.pruner.collector import Collector
@@ -19,7 +20,7 @@ from actprune.pruner.holder import Holder, restart
 from actprune.pruner.learner import Learner
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.report import PruneReport, report
-from actprune.pruner.source import Kinds, LiveSource, view_of
+from actprune.pruner.source import Kinds, LiveSource, counted_flop, view_of
 from actprune.pruner.wrappers import around_closure, unwrap_optimizer
 from actprune.state import PruneState
 from actprune.types import Progress
@@ -30,6 +31,7 @@ class Pruner:
 
     skip               fnmatch patterns of module paths or weight names to leave alone
     include_frozen     also prune layers whose weight has ``requires_grad=False``
+    include_tied       also prune layers whose weight another module holds too (a head tied to its token embedding)
     example            one input (tensor, or tuple of positional arguments) to see the model's structure at once;
                        otherwise it is seen on the first observed batch
     sharing_elsewhere  you carry out ``recipe.sharing`` yourself (``artifact.SharedWeights``): the Pruner does not
@@ -47,11 +49,12 @@ class Pruner:
         *,
         skip: tuple[str, ...] | list[str] = (),
         include_frozen: bool = False,
+        include_tied: bool = False,
         example: Any = None,
         sharing_elsewhere: bool = False,
     ) -> None:
         _refuse(recipe, sharing_elsewhere)
-        self._prunable = PrunableModel(model, skip, include_frozen)
+        self._prunable = PrunableModel(model, skip, include_frozen, include_tied)
         self.model, self.layers = self._prunable.root, self._prunable.layers
         self.recipe = recipe
         self.state = PruneState()
@@ -122,7 +125,8 @@ class Pruner:
         view = view_of(self._prunable, self.recipe, self._kinds, self.state, self._collector, last=last)
         target = self._target() if fraction is None else fraction
         edit = pruning_step(self.recipe, view, Quota(target, self.recipe.budget))
-        made = report(self.recipe.budget, view, edit.masks, target)
+        network = self._prunable.account(self.recipe, self.state, edit.masks)
+        made = report(self.recipe, view, edit.masks, target, network)
         for watch in self.watchers:
             watch("before")
         assert isinstance(view.source, LiveSource)
@@ -148,7 +152,7 @@ class Pruner:
     @property
     def counted_weights(self) -> int:
         """Weights that the recipe's budget counts."""
-        return self._prunable.counted(self.recipe, self.state.graph, self.state.positions)
+        return self._prunable.counted(self.recipe, self.state)
 
     def _apply(self, edit: Edit) -> None:
         """Put an edit in force, and count the pruning step."""
@@ -333,10 +337,17 @@ class Pruner:
 
     @property
     def sparsity(self) -> float:
-        """Removed fraction of all prunable weights, 0..1."""
-        kept = sum(int(mask.sum()) for mask in self.state.masks.values())
-        total = sum(mask.numel() for mask in self.state.masks.values())
-        return (total - kept) / self._prunable.weights()
+        """Removed fraction of all weights of the network, 0..1, those of layers left alone included."""
+        return self.account().sparsity
+
+    def account(self) -> Account:
+        """What the whole network holds and costs now, and how much of it can be pruned at all; ``print`` it.
+
+        FLOP are known once a forward pass was seen (``observe()``, ``example=``).
+        """
+        if self.state.flop is None:
+            self.state.flop = counted_flop(self._prunable, self.state)
+        return self._prunable.account(self.recipe, self.state, self.state.masks)
 
     @property
     def finished(self) -> bool:

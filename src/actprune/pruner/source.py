@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actprune.accounting import dense_flop
 from actprune.edit import Method, View
 from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeError
 from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
@@ -53,8 +54,13 @@ class Kinds:
 def view_of(
     model: PrunableModel, method: Method, kinds: Kinds, state: PruneState, collector: Collector, *, last: bool
 ) -> View:
-    """Check everything that can be missing or broken, then show it. Changes nothing. A collective call."""
+    """Check everything that can be missing or broken, then show it. A collective call.
+
+    Changes nothing, but notes the network's FLOP when they are counted for the first time.
+    """
     collector.flush()
+    if state.flop is None:
+        state.flop = counted_flop(model, state)
     names = model.pruned(method, state.graph)
     parameters = model.parameters()
     now = Kinds.of(method.needed(state.progress))
@@ -85,7 +91,7 @@ def view_of(
     return View(
         facts=facts,
         source=source,
-        others=model.others(names, state.positions),
+        others=model.others(names, state),
         graph=state.graph,
         progress=state.progress,
         seed=method.seed,
@@ -322,6 +328,14 @@ def _check_finite(parameters: Mapping[str, nn.Parameter]) -> None:
         if not bool(torch.isfinite(weight).all()):
             bad = int((~torch.isfinite(weight)).sum())
             raise ModelError(f"{name} has {bad} weights that are NaN or Inf; training has diverged, nothing was pruned")
+
+
+def counted_flop(model: PrunableModel, state: PruneState) -> int | None:
+    """FLOP of the whole network for one example, on the two that were kept of the first batch; None: there are none."""
+    if state.example is None:
+        return None
+    with quiet(model.root):
+        return dense_flop(model.root, state.example, model.layers, state.positions)
 
 
 # ---- facts ----------------------------------------------------------------------------------------------------------

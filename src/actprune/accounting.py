@@ -1,0 +1,248 @@
+"""L2: what a whole network holds and costs, before and after: every figure that is reported comes from here.
+
+A weight is a parameter of two axes or more, whatever module holds it; the rest are biases and scales of norms. Tied
+tensors count once. FLOP are those of all matrix products and convolutions of one example, as
+``torch.utils.flop_counter`` counts them once fused kernels are taken apart (attention and recurrent layers included).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from actprune.graph import clean_path, unhooked, unit_axis
+
+LARGEST = 5
+"""So many of the tensors that were left alone are named in a table; the others are summed up."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One weight tensor. kind: class of the module that holds it. why: why it is left alone; "" where it is pruned."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    total: int
+    kept: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """The whole network. ``flop`` and ``flop_kept`` are of one example; None: no forward pass was seen.
+
+    parts   every weight tensor, in registration order
+    biases  numbers in all other parameters
+    """
+
+    parts: tuple[Part, ...]
+    biases: int
+    flop: int | None = None
+    flop_kept: int | None = None
+
+    @property
+    def weights(self) -> int:
+        """Weights before pruning."""
+        return sum(part.total for part in self.parts)
+
+    @property
+    def kept(self) -> int:
+        """Weights left."""
+        return sum(part.kept for part in self.parts)
+
+    @property
+    def prunable(self) -> int:
+        """Weights, before pruning, of the layers that were to be pruned."""
+        return sum(part.total for part in self.parts if not part.why)
+
+    @property
+    def prunable_kept(self) -> int:
+        """Weights left in those."""
+        return sum(part.kept for part in self.parts if not part.why)
+
+    @property
+    def prunable_share(self) -> float:
+        """How much of the network could be pruned at all, 0..1 of its weights."""
+        return self.prunable / max(self.weights, 1)
+
+    @property
+    def sparsity(self) -> float:
+        """Removed fraction of all weights, 0..1."""
+        return 1 - self.kept / max(self.weights, 1)
+
+    @property
+    def compression(self) -> float:
+        """Weights before / after; inf when none is left."""
+        return self.weights / self.kept if self.kept else math.inf
+
+    @property
+    def flop_share(self) -> float | None:
+        """Fraction of the FLOP that is left, if zeros are skipped."""
+        return None if self.flop is None or self.flop_kept is None else self.flop_kept / max(self.flop, 1)
+
+    @property
+    def left_alone(self) -> tuple[Part, ...]:
+        """Weight tensors that were not to be pruned, the largest first."""
+        return tuple(sorted((part for part in self.parts if part.why), key=lambda part: -part.total))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, JSON-ready."""
+        return {
+            "weights": self.weights,
+            "kept": self.kept,
+            "biases": self.biases,
+            "sparsity": self.sparsity,
+            "compression": self.compression,
+            "flop": self.flop,
+            "flop_left": self.flop_kept,
+            "flop_kept": self.flop_share,
+            "prunable": self.prunable,
+            "prunable_kept": self.prunable_kept,
+            "prunable_share": self.prunable_share,
+            "left_alone": [{**asdict(part), "shape": list(part.shape)} for part in self.left_alone],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline(), *self.exceptions()])
+
+    def headline(self) -> str:
+        """One line: weights, biases and FLOP of the whole network before and after."""
+        share = self.flop_share
+        flop = (
+            "FLOP unknown (no forward pass was seen: observe(), or give example=)"
+            if share is None
+            else f"FLOP {self.flop:,} -> {self.flop_kept:,} ({share:.2%} kept)"
+        )
+        return (
+            f"whole network: sparsity {self.sparsity:.2%}, compression {self.compression:.3g}x, weights "
+            f"{self.weights:,} -> {self.kept:,}, {self.biases:,} biases and scales, {flop}"
+        )
+
+    def exceptions(self) -> list[str]:
+        """How much could be pruned at all, and the largest tensors that could not; nothing when all could."""
+        alone = self.left_alone
+        if not alone:
+            return []
+        lines = [f"{self.prunable_share:.2%} of the weights could be pruned; left alone were:"]
+        lines += [
+            f"  {part.name}  {'x'.join(map(str, part.shape))}  {part.total / self.weights:.2%} of the weights: "
+            f"{part.why}"
+            for part in alone[:LARGEST]
+        ]
+        rest = alone[LARGEST:]
+        if rest:
+            share = sum(part.total for part in rest) / self.weights
+            lines.append(f"  and {len(rest)} more tensors with {share:.2%} of the weights")
+        return lines
+
+
+def account(
+    root: nn.Module,
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    why: Mapping[str, str],
+    *,
+    flop: int | None = None,
+    positions: Mapping[str, int] | None = None,
+) -> Account:
+    """Count every parameter of an unwrapped model once.
+
+    weights    by clean name: those that are pruned or might be, with the names that they are known by
+    masks      by the same names, True = kept; a weight without one is whole
+    why        why a weight was left alone, by name; what is not in ``weights`` says so by its module's kind
+    flop       of one example, dense; positions: output positions per example by weight name
+    """
+    names = {id(tensor): name for name, tensor in weights.items()}
+    parts, biases = [], 0
+    for name, kind, tensor in _parameters(root):
+        if tensor.dim() < 2:
+            biases += tensor.numel()
+            continue
+        known = names.get(id(tensor))
+        reason = f"{kind} is of no kind that is pruned" if known is None else why.get(known, "")
+        mask = None if known is None else masks.get(known)
+        kept = tensor.numel() if mask is None else int(torch.count_nonzero(mask))
+        parts.append(Part(known or name, kind, tuple(tensor.shape), tensor.numel(), kept, reason))
+    removed = {part.name: part.total - part.kept for part in parts if part.kept < part.total}
+    unknown = positions is None or any(name not in positions for name in removed)
+    kept_flop = None
+    if flop is not None and positions is not None and not unknown:
+        kept_flop = flop - sum(2 * count * positions[name] for name, count in removed.items())
+    return Account(tuple(parts), biases, None if kept_flop is None else flop, kept_flop)
+
+
+def _parameters(root: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
+    """Clean name, kind of the module that holds it, and tensor; each tensor once."""
+    seen: set[int] = set()
+    for path, module in root.named_modules():
+        for leaf, tensor in module.named_parameters(recurse=False):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield clean_path(f"{path}.{leaf}" if path else leaf), type(module).__name__, tensor
+
+
+def dense_flop(root: nn.Module, example: Any, layers: Mapping[str, str], positions: Mapping[str, int]) -> int | None:
+    """FLOP of one example: of all that ``root`` computes, as it stands, on ``example`` (``(args, kwargs)``).
+
+    layers     weight name -> module path of layers whose ``positions`` per example are known: what they show on
+               ``example`` says how many examples it holds
+    The user's hooks do not see this forward, unless it cannot be done without them. None: none of the layers was
+    reached. The model has to be in evaluation mode.
+    """
+    try:
+        with unhooked(root):
+            return _counted(root, example, layers, positions)
+    except Exception:  # a hook that changes shapes belongs to the model; what else fails, fails again
+        return _counted(root, example, layers, positions)
+
+
+def _counted(root: nn.Module, example: Any, layers: Mapping[str, str], positions: Mapping[str, int]) -> int | None:
+    rows: dict[str, int] = {}
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, _: Any, out: Tensor) -> None:
+            axis = out.dim() + unit_axis(module)
+            rows[name] = rows.get(name, 0) + out.numel() // max(out.shape[axis], 1)
+
+        return hook
+
+    args, kwargs = example
+    with _taken_apart(), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # the counter puts global hooks on
+        handles = [
+            root.get_submodule(path).register_forward_hook(look(name))
+            for name, path in layers.items()
+            if name in positions
+        ]
+        try:
+            with FlopCounterMode(display=False) as counter:
+                root(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    found = next(((rows[name], positions[name]) for name in rows if rows[name]), None)
+    return None if found is None else counter.get_total_flops() * found[1] // found[0]
+
+
+@contextmanager
+def _taken_apart() -> Iterator[None]:
+    """Fused kernels off: what they compute is counted as matrix products."""
+    onednn, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(onednn)
+        torch.backends.mha.set_fastpath_enabled(fast)
