@@ -7,6 +7,7 @@ tensors count once. FLOP are those of all matrix products and convolutions of on
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from actprune.graph import clean_path, unhooked, unit_axis
+from actprune.graph import clean_path, named_layers, unhooked, unit_axis, unwrap
 
 LARGEST = 5
 """So many of the tensors that were left alone are named in a table; the others are summed up."""
@@ -199,14 +200,40 @@ def dense_flop(root: nn.Module, example: Any, layers: Mapping[str, str], positio
     The user's hooks do not see this forward, unless it cannot be done without them. None: none of the layers was
     reached. The model has to be in evaluation mode.
     """
+    known = {name: path for name, path in layers.items() if name in positions}
+    total, rows = _counted(root, example, known)
+    found = next(((rows[name], positions[name]) for name in rows if rows[name]), None)
+    return None if found is None else total * found[1] // found[0]
+
+
+def measured(model: nn.Module, x: Tensor) -> Account:
+    """A network as it stands, examples along the first axis of ``x``: what is not zero in its Linear and conv weights
+    is kept. The model has to be in evaluation mode. ``x`` on the meta device: nothing is computed, shapes say it all.
+    """
+    root = unwrap(model)
+    layers = {name: found[0] for name, found in named_layers(root).items()}
+    runs = copy.deepcopy(root).to("meta") if x.is_meta else root
+    total, rows = _counted(runs, ((x,), {}), {name: path for name, (path, _) in layers.items()})
+    return held(root, total // len(x), {name: seen // len(x) for name, seen in rows.items()})
+
+
+def held(root: nn.Module, flop: int | None = None, positions: Mapping[str, int] | None = None) -> Account:
+    """An unwrapped network as it stands: what is not zero in its Linear and conv weights is kept. See ``account``."""
+    weights = {name: found[0][1].get_parameter("weight") for name, found in named_layers(root).items()}
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    return account(root, weights, masks, {}, flop=flop, positions=positions)
+
+
+def _counted(root: nn.Module, example: Any, layers: Mapping[str, str]) -> tuple[int, dict[str, int]]:
+    """FLOP of a forward, and the output positions of the layers at these paths, over all examples."""
     try:
         with unhooked(root):
-            return _counted(root, example, layers, positions)
+            return _forward(root, example, layers)
     except Exception:  # a hook that changes shapes belongs to the model; what else fails, fails again
-        return _counted(root, example, layers, positions)
+        return _forward(root, example, layers)
 
 
-def _counted(root: nn.Module, example: Any, layers: Mapping[str, str], positions: Mapping[str, int]) -> int | None:
+def _forward(root: nn.Module, example: Any, layers: Mapping[str, str]) -> tuple[int, dict[str, int]]:
     rows: dict[str, int] = {}
 
     def look(name: str) -> Any:
@@ -219,19 +246,14 @@ def _counted(root: nn.Module, example: Any, layers: Mapping[str, str], positions
     args, kwargs = example
     with _taken_apart(), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `torch.compile")  # the counter puts global hooks on
-        handles = [
-            root.get_submodule(path).register_forward_hook(look(name))
-            for name, path in layers.items()
-            if name in positions
-        ]
+        handles = [root.get_submodule(path).register_forward_hook(look(name)) for name, path in layers.items()]
         try:
             with FlopCounterMode(display=False) as counter:
                 root(*args, **kwargs)
         finally:
             for handle in handles:
                 handle.remove()
-    found = next(((rows[name], positions[name]) for name in rows if rows[name]), None)
-    return None if found is None else counter.get_total_flops() * found[1] // found[0]
+    return int(counter.get_total_flops()), rows
 
 
 @contextmanager
