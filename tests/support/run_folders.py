@@ -29,7 +29,8 @@ def summary(**changes):
         "actual": 0.7, "compression": 10 / 3, "flop_kept": 0.3, "pruning_steps_done": 2, "pruning_steps_planned": 2,
         "train_accuracy": 0.99, "validation_accuracy": 0.95, "test_accuracy": 0.951, "test_loss": 0.2,
         "dense": {"epoch": 2, "train_accuracy": 0.9, "validation_accuracy": 0.952}, "layers": LAYERS,
-        "network": NETWORK, "budget_of": "prunable", "sparsity": 47 / 66, "epochs": 4, "steps": 84, "stopped_by": "accuracy", "seconds": 3.2, "remark": None, **changes,
+        "network": NETWORK, "budget_of": "prunable", "sparsity": 47 / 66, "epochs": 4, "steps": 84,
+        "stopped_by": "accuracy", "seconds": 3.2, "remark": None, **changes,
     }  # fmt: skip
 
 
