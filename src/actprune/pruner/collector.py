@@ -59,6 +59,11 @@ class Collector:
         """Training batches counted since ``start_live``. 0 after training: the hooks are deaf (a compiled model)."""
         return 0 if self._live is None else self._live.batches
 
+    @property
+    def live(self) -> bool:
+        """Whether training batches are counted now."""
+        return self._live is not None
+
     def flush(self) -> dict[str, Sums]:
         """Move what live batches have added into the state; all sums so far."""
         if self._live is not None:

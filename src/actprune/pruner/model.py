@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +16,6 @@ from actprune.errors import ModelError
 from actprune.graph import clean_path, named_layers, prunable_layers, reasons, unwrap
 from actprune.nodes import Graph
 from actprune.pruner.distributed import local, local_part
-from actprune.pruner.wrappers import layer_of
 from actprune.state import PruneState
 from actprune.types import Cost
 
@@ -33,13 +33,26 @@ class PrunableModel:
         self.layers = prunable_layers(self.root, skip, include_frozen, include_tied)
         self.why = reasons(self.root, skip, include_frozen, include_tied)
 
-    def parameters(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
-        """The prunable weights by clean name, of the model or of a copy of it."""
-        root = self.root if model is None else unwrap(model)
+    def of_copy(self, model: nn.Module) -> PrunableModel:
+        """A copy of the model (an EMA), with the same layers. Raises ModelError when it is none."""
+        other = copy.copy(self)
+        other.root = unwrap(model)
+        wanted = {name: parameter.shape for name, parameter in self.parameters().items()}
+        found = {name: parameter.shape for name, parameter in other.parameters().items()}
+        if odd := sorted(name for name, shape in wanted.items() if found[name] != shape):
+            raise ModelError(f"not a copy of the pruned model: {odd[0]} is {tuple(found[odd[0]])}")
+        return other
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable weights by clean name.
+
+        They are reached by module path, as wrappers deep inside a model (activation checkpointing, compiled parts) make
+        the clean weight name differ from it. Raises ModelError when a layer is gone.
+        """
         try:
-            return {name: layer_of(root, path).weight for name, path in self.layers.items()}
+            return {name: self.root.get_submodule(path).weight for name, path in self.layers.items()}  # type: ignore[misc]
         except AttributeError as error:
-            raise ModelError(f"not a copy of the pruned model: {error}") from error
+            raise ModelError(f"not the model that was given to the Pruner, nor a copy of it: {error}") from error
 
     def weights(self) -> int:
         """Number of prunable weights."""
