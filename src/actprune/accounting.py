@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from actprune.graph import clean_path, named_layers, unhooked, unit_axis, unwrap
+from actprune.graph import clean_path, named_layers, unhooked, unwrap
 
 LARGEST = 5
 """So many of the tensors that were left alone are named in a table; the others are summed up."""
@@ -120,7 +120,7 @@ class Account:
         """One line: weights, biases and FLOP of the whole network before and after."""
         share = self.flop_share
         flop = (
-            "FLOP unknown (no forward pass was seen: observe(), or give example=)"
+            "FLOP unknown (no forward pass was seen: observe(), or give example=; sharded models are not counted)"
             if share is None
             else f"FLOP {self.flop:,} -> {self.flop_kept:,} ({share:.2%} kept)"
         )
@@ -152,16 +152,14 @@ def account(
     weights: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     why: Mapping[str, str],
-    *,
-    flop: int | None = None,
-    positions: Mapping[str, int] | None = None,
+    flop: Mapping[str, int] | None = None,
 ) -> Account:
     """Count every parameter of an unwrapped model once.
 
     weights    by clean name: those that are pruned or might be, with the names that they are known by
     masks      by the same names, True = kept; a weight without one is whole
     why        why a weight was left alone, by name; what is not in ``weights`` says so by its module's kind
-    flop       of one example, dense; positions: output positions per example by weight name
+    flop       of one example, see ``dense_flop``; None: unknown
     """
     names = {id(tensor): name for name, tensor in weights.items()}
     parts, biases = [], 0
@@ -174,12 +172,26 @@ def account(
         mask = None if known is None else masks.get(known)
         kept = tensor.numel() if mask is None else int(torch.count_nonzero(mask))
         parts.append(Part(known or name, kind, tuple(tensor.shape), tensor.numel(), kept, reason))
-    removed = {part.name: part.total - part.kept for part in parts if part.kept < part.total}
-    unknown = positions is None or any(name not in positions for name in removed)
-    kept_flop = None
-    if flop is not None and positions is not None and not unknown:
-        kept_flop = flop - sum(2 * count * positions[name] for name, count in removed.items())
-    return Account(tuple(parts), biases, None if kept_flop is None else flop, kept_flop)
+    if flop is None:
+        return Account(tuple(parts), biases)
+    gone = sum(flop.get(part.name, 0) * (part.total - part.kept) // part.total for part in parts if part.total)
+    total = sum(flop.values())
+    return Account(tuple(parts), biases, total, total - gone)
+
+
+def held(root: nn.Module, flop: Mapping[str, int] | None = None) -> Account:
+    """An unwrapped network as it stands: what is not zero in its Linear and conv weights is kept. See ``account``."""
+    weights = {name: found[0][1].get_parameter("weight") for name, found in named_layers(root).items()}
+    return account(root, weights, {name: weight != 0 for name, weight in weights.items()}, {}, flop)
+
+
+def measured(model: nn.Module, x: Tensor) -> Account:
+    """A network as it stands, examples along the first axis of ``x``: what is not zero in its Linear and conv weights
+    is kept. The model has to be in evaluation mode. ``x`` on the meta device: nothing is computed, shapes say it all.
+    """
+    root = unwrap(model)
+    runs = copy.deepcopy(root).to("meta") if x.is_meta else root
+    return held(root, dense_flop(runs, ((x,), {}), len(x)))
 
 
 def _parameters(root: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
@@ -192,68 +204,54 @@ def _parameters(root: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
                 yield clean_path(f"{path}.{leaf}" if path else leaf), type(module).__name__, tensor
 
 
-def dense_flop(root: nn.Module, example: Any, layers: Mapping[str, str], positions: Mapping[str, int]) -> int | None:
-    """FLOP of one example: of all that ``root`` computes, as it stands, on ``example`` (``(args, kwargs)``).
+# ---- FLOP -----------------------------------------------------------------------------------------------------------
 
-    layers     weight name -> module path of layers whose ``positions`` per example are known: what they show on
-               ``example`` says how many examples it holds
-    The user's hooks do not see this forward, unless it cannot be done without them. None: none of the layers was
-    reached. The model has to be in evaluation mode.
+
+def dense_flop(root: nn.Module, example: Any, examples: int) -> dict[str, int]:
+    """FLOP of one example of all that ``root`` computes, as it stands, on ``example`` (``(args, kwargs)``).
+
+    By the weight that a product reads, as ``account`` calls it; "" for products of activations (attention scores).
+    examples: how many are in it. The user's hooks do not see this forward, unless it cannot be done without them. The
+    model has to be in evaluation mode.
     """
-    known = {name: path for name, path in layers.items() if name in positions}
-    total, rows = _counted(root, example, known)
-    found = next(((rows[name], positions[name]) for name in rows if rows[name]), None)
-    return None if found is None else total * found[1] // found[0]
-
-
-def measured(model: nn.Module, x: Tensor) -> Account:
-    """A network as it stands, examples along the first axis of ``x``: what is not zero in its Linear and conv weights
-    is kept. The model has to be in evaluation mode. ``x`` on the meta device: nothing is computed, shapes say it all.
-    """
-    root = unwrap(model)
-    layers = {name: found[0] for name, found in named_layers(root).items()}
-    runs = copy.deepcopy(root).to("meta") if x.is_meta else root
-    total, rows = _counted(runs, ((x,), {}), {name: path for name, (path, _) in layers.items()})
-    return held(root, total // len(x), {name: seen // len(x) for name, seen in rows.items()})
-
-
-def held(root: nn.Module, flop: int | None = None, positions: Mapping[str, int] | None = None) -> Account:
-    """An unwrapped network as it stands: what is not zero in its Linear and conv weights is kept. See ``account``."""
-    weights = {name: found[0][1].get_parameter("weight") for name, found in named_layers(root).items()}
-    masks = {name: weight != 0 for name, weight in weights.items()}
-    return account(root, weights, masks, {}, flop=flop, positions=positions)
-
-
-def _counted(root: nn.Module, example: Any, layers: Mapping[str, str]) -> tuple[int, dict[str, int]]:
-    """FLOP of a forward, and the output positions of the layers at these paths, over all examples."""
     try:
         with unhooked(root):
-            return _forward(root, example, layers)
+            total = _counted(root, example)
     except Exception:  # a hook that changes shapes belongs to the model; what else fails, fails again
-        return _forward(root, example, layers)
+        total = _counted(root, example)
+    return {name: flop // examples for name, flop in total.items()}
 
 
-def _forward(root: nn.Module, example: Any, layers: Mapping[str, str]) -> tuple[int, dict[str, int]]:
-    rows: dict[str, int] = {}
-
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, _: Any, out: Tensor) -> None:
-            axis = out.dim() + unit_axis(module)
-            rows[name] = rows.get(name, 0) + out.numel() // max(out.shape[axis], 1)
-
-        return hook
-
+def _counted(root: nn.Module, example: Any) -> dict[str, int]:
+    names = {id(tensor): name for name, _, tensor in _parameters(root)}
+    for name, found in named_layers(root).items():
+        names[id(found[0][1].get_parameter("weight"))] = name
     args, kwargs = example
-    with _taken_apart(), torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Using `torch.compile")  # the counter puts global hooks on
-        handles = [root.get_submodule(path).register_forward_hook(look(name)) for name, path in layers.items()]
-        try:
-            with FlopCounterMode(display=False) as counter:
-                root(*args, **kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return int(counter.get_total_flops()), rows
+    with _taken_apart(), torch.no_grad(), _Counter(root, names) as counter:
+        root(*args, **kwargs)
+    return counter.flop
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the FLOP of products by the weight that they read: a parameter, or a view of it."""
+
+    def __init__(self, root: nn.Module, names: Mapping[int, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flop: dict[str, int] = {}
+        self._names = {
+            tensor.untyped_storage()._cdata: names[id(tensor)] for _, _, tensor in _parameters(root) if tensor.dim() > 1
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run ``func``; count if it multiplies."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            stores = [item.untyped_storage()._cdata for item in args if isinstance(item, Tensor)]
+            name = next((self._names[store] for store in stores if store in self._names), "")
+            self.flop[name] = self.flop.get(name, 0) + int(formula(*args, **kwargs, out_val=out))
+        return out
 
 
 @contextmanager

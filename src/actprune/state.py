@@ -30,7 +30,8 @@ class PruneState:
     inputs     calibration inputs, ``(args, kwargs)`` each, for a method that collects evidence again on them
     pruned_at  optimizer steps at the latest pruning step
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
-    flop       of the whole dense network for one example; None: not counted yet
+    flop       of the whole dense network for one example, by the weight that a product reads ("": none); None: not
+               counted yet
     graph      where each activation is final and who reads it
     dead       cost (weights, or FLOP for a FLOP budget) of all dead weights removed so far
     forwards   training forwards seen by live counting, of which each ``count_every``-th is counted
@@ -48,7 +49,7 @@ class PruneState:
     dropout_now: dict[str, float] = field(default_factory=dict)
     inputs: list[Any] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
-    flop: int | None = None
+    flop: dict[str, int] | None = None
     graph: Graph | None = None
     example: Any = None
     forwards: int = 0

@@ -1,4 +1,4 @@
-"""What the Pruner is given: recipes and arguments that it can carry out, states that fit, zeros that are there already."""
+"""What the Pruner is given: recipes and arguments it can carry out, states that fit, zeros that are there already."""
 
 from __future__ import annotations
 

@@ -144,8 +144,9 @@ class Holder:
 
     def mask_gradients(self) -> None:
         """From now on zero the gradients of pruned weights as soon as they are accumulated."""
+        self.remove()
         for name, parameter in self._find().items():
-            if name not in self._grad_hooks and parameter.requires_grad:
+            if parameter.requires_grad:
                 self._grad_hooks[name] = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                     self._gradient_hook(name)
                 )
@@ -178,7 +179,6 @@ class Holder:
     def hook_gradients_anew(self) -> None:
         """Where gradients are masked, on the parameters that the model has now."""
         if self._grad_hooks:
-            self.remove()
             self.mask_gradients()
 
     def remove(self) -> None:

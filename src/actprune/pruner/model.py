@@ -117,9 +117,7 @@ class PrunableModel:
         names, parameters = set(self.pruned(method, state.graph)), self.parameters()
         spared = {name: "an output layer, which this recipe leaves alone" for name in self.layers if name not in names}
         held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
-        return account(
-            self.root, {**held, **parameters}, masks, {**self.why, **spared}, flop=state.flop, positions=state.positions
-        )
+        return account(self.root, {**held, **parameters}, masks, {**self.why, **spared}, state.flop)
 
     def others(self, names: Sequence[str], state: PruneState) -> Cost:
         """What is left alone: weights of the whole network but for ``names``, and FLOP, of which those of Linear and
@@ -131,7 +129,7 @@ class PrunableModel:
         weights = sum(tensor.numel() for tensor in every if id(tensor) not in mine)
         if state.flop is not None:
             own = sum(2 * parameters[name].numel() * positions.get(name, 1) for name in names)
-            return Cost(weights, state.flop - own)
+            return Cost(weights, sum(state.flop.values()) - own)
         held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
         flop = sum(2 * each.numel() * positions.get(name, 1) for name, each in held.items() if id(each) not in mine)
         return Cost(weights, flop)

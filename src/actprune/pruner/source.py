@@ -330,12 +330,20 @@ def _check_finite(parameters: Mapping[str, nn.Parameter]) -> None:
             raise ModelError(f"{name} has {bad} weights that are NaN or Inf; training has diverged, nothing was pruned")
 
 
-def counted_flop(model: PrunableModel, state: PruneState) -> int | None:
-    """FLOP of the whole network for one example, on the two that were kept of the first batch; None: there are none."""
+def counted_flop(model: PrunableModel, state: PruneState) -> dict[str, int] | None:
+    """FLOP of the whole network for one example, on the two that were kept of the first batch; None: there are none.
+
+    How many examples it holds is told by the FLOP of a layer whose positions per example are known.
+    """
     if state.example is None:
         return None
     with quiet(model.root):
-        return dense_flop(model.root, state.example, model.layers, state.positions)
+        total = dense_flop(model.root, state.example, 1)
+    sizes = {
+        name: 2 * parameter.numel() * state.positions.get(name, 0) for name, parameter in model.parameters().items()
+    }
+    examples = next((total[name] // size for name, size in sizes.items() if size and total.get(name)), 0)
+    return {name: flop // examples for name, flop in total.items()} if examples else None
 
 
 # ---- facts ----------------------------------------------------------------------------------------------------------
