@@ -227,7 +227,8 @@ def _counted(root: nn.Module, example: Any) -> dict[str, int]:
     for name, found in named_layers(root).items():
         names[id(found[0][1].get_parameter("weight"))] = name
     args, kwargs = example
-    with _taken_apart(), torch.no_grad(), _Counter(root, names) as counter:
+    counter = _Counter(root, names)
+    with _taken_apart(), torch.no_grad(), counter:
         root(*args, **kwargs)
     return counter.flop
 

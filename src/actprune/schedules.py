@@ -183,11 +183,11 @@ def _hits(schedule: Decaying) -> int:
 
 
 def _accuracy(metric: float) -> float:
-    """The metric, which is compared with accuracies. Raises ObservationError for a percentage, which reaches them all."""
+    """The metric, to compare with accuracies. Raises ObservationError for a percentage, which reaches them all."""
     if metric > 1.0 + 1e-6:
         raise ObservationError(
-            f"the reported metric is {metric:g}, and this schedule prunes at accuracies 0..1; report a fraction, such as "
-            f"{metric / 100:g} for {metric:g} %"
+            f"the reported metric is {metric:g}, and this schedule prunes at accuracies 0..1; report a fraction, such "
+            f"as {metric / 100:g} for {metric:g} %"
         )
     return metric
 

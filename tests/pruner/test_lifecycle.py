@@ -184,7 +184,7 @@ def test_a_percentage_triggers_nothing(schedule, metric):
         schedule=schedule, **allocation,
     )  # fmt: skip
     pruner = Pruner(small_net(), recipe)
-    with pytest.raises(ObservationError, match="fraction|finite number"):
+    with pytest.raises(ObservationError, match=r"fraction|finite number"):
         pruner.report_metric(metric)
     assert (pruner.state.pruning_step, pruner.state.metric) == (0, None)
     assert pruner.report_metric(1.0) is not None

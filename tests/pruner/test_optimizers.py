@@ -184,7 +184,7 @@ def test_parameters_put_in_place_of_others_are_held_or_said(what):
         model[0].weight = nn.Parameter(other["0.weight"])
     else:
         model[0] = nn.Linear(*reversed(model[0].weight.shape))
-    with pytest.raises(ModelError, match="0.weight was replaced.*give it to attach"):
+    with pytest.raises(ModelError, match=r"0\.weight was replaced.*give it to attach"):
         model(small_data()[0])
     new = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     pruner.attach(new, mask_grads=True)
