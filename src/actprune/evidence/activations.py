@@ -7,6 +7,7 @@ leading token axes, batched and unbatched conv outputs all count the same way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -58,6 +59,8 @@ class OfActivations(ABC):
 
     sees: ClassVar[Literal["input", "output"]]
     needs_data: ClassVar[bool] = True
+    everywhere: ClassVar[bool] = True
+    """Whether it must see every layer; False: it has an answer for layers that cannot be looked at."""
 
     @abstractmethod
     def init(self, units: int, like: Tensor) -> Sums:
@@ -87,6 +90,10 @@ class OfActivations(ABC):
     def stand_in(self, rows: Tensor) -> Sums:
         """The entries of a layer where it is not counted, for so many rows."""
         return {}
+
+    def told(self, sites: Mapping[str, Site | None]) -> str:
+        """What a report says of how the pruned layers were looked at, in one line; "": nothing."""
+        return ""
 
     def problem(self, site: Site, sums: Sums | None) -> str | None:
         """Why it means nothing at this site, in words with a remedy; None: it does. sums: None before anything came."""

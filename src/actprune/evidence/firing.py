@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,7 +23,7 @@ EXACT = 2**24
 class Firing(OfActivations):
     """Rows on which a neuron fires: sums ``fired`` int64 ``(units,)`` and ``rows`` int64 scalar.
 
-    fires_above: None counts ``value != 0`` (for ReLU and its kin), a number counts ``value > fires_above`` (for
+    fires_above: None counts ``value != 0`` (for ReLU and its kin), a number counts ``|value| > fires_above`` (for
     activations that are never exactly zero). NaN counts as firing under ``!= 0``: look for it elsewhere.
     """
 
@@ -30,9 +31,10 @@ class Firing(OfActivations):
     sees: ClassVar[Literal["input", "output"]] = "output"
 
     def __post_init__(self) -> None:
-        if self.fires_above is not None and not math.isfinite(self.fires_above):
+        if self.fires_above is not None and not 0 <= self.fires_above < math.inf:
             raise RecipeError(
-                f"fires_above={self.fires_above!r} cannot be used; expected a finite number, or None for != 0"
+                f"fires_above={self.fires_above!r} cannot be used; expected a finite number of at least 0, which "
+                "|activation| is compared with, or None for != 0"
             )
 
     def init(self, units: int, like: Tensor) -> Sums:
@@ -42,7 +44,7 @@ class Firing(OfActivations):
     def update(self, sums: Sums, values: Tensor, axis: int) -> None:
         """Add one batch in place."""
         values = values.detach()
-        fires = values != 0 if self.fires_above is None else values > self.fires_above
+        fires = values != 0 if self.fires_above is None else values.abs() > self.fires_above
         sums["fired"] += total(fires, axis, torch.int64)
         sums["rows"] += rows_of(values, axis)
 
@@ -64,6 +66,33 @@ class Firing(OfActivations):
             return None
         always = sums is not None and "fired" in sums and bool((sums["fired"] == sums["rows"]).all())
         return _never_zero(site) if always or (site.known and (sums is None or "fired" in sums)) else None
+
+
+@dataclass(frozen=True)
+class FiringWhereZero(Firing):
+    """Firing counts where an activation can be exactly zero (ReLU and its kin, unknown modules); elsewhere every neuron
+    counts as firing on every row. See ``SmoothActivity`` for what tells smooth activations apart.
+    """
+
+    everywhere: ClassVar[bool] = False
+
+    def counted_at(self, site: Site, *, output: bool) -> bool:
+        """Where zeros mean something."""
+        return site.exact_zero or not (site.known or output)
+
+    def problem(self, site: Site, sums: Sums | None) -> str | None:
+        """None: it means something everywhere."""
+        return None
+
+    def told(self, sites: Mapping[str, Site | None]) -> str:
+        """How each layer was judged, in one line. None: a function read its weight, so that no site is known."""
+        kinds: dict[str, list[str]] = {"firing counted at": [], "mean |activation| at": [], "always firing:": []}
+        for name, site in sites.items():
+            counted = site is not None and (site.exact_zero or not site.known)
+            smooth = site is not None and site.smooth
+            kind = "firing counted at" if counted else "mean |activation| at" if smooth else "always firing:"
+            kinds[kind].append(name.removesuffix(".weight"))
+        return "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
 
 
 def _never_zero(site: Site) -> str:
@@ -120,7 +149,8 @@ class Tally:
         if self._threshold is None:
             torch.ne(values, self._bar, out=fires)
         else:
-            torch.gt(values, self._threshold, out=fires)
+            torch.abs(values, out=fires)
+            torch.gt(fires, self._threshold, out=fires)
         if self._ones is not None:
             self._recent.addmm_(self._ones, fires)  # in place, hence never in lower precision under autocast
         else:

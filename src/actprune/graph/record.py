@@ -62,12 +62,17 @@ class Leaf:
 
 @dataclass
 class Record:
-    """All that one forward has shown. ``unseen``: index of the last node that reads a tensor of unknown origin."""
+    """All that one forward has shown.
+
+    unseen      index of the last node that reads a tensor of unknown origin
+    parameters  identities of those that functions outside of layers have read
+    """
 
     nodes: list[Node] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     unseen: int = -1
+    parameters: set[int] = field(default_factory=set)
 
     def calls(self) -> dict[str, list[Node]]:
         """Layer calls by weight name, in execution order."""

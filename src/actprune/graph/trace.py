@@ -124,6 +124,8 @@ class Recorder(TorchFunctionMode):
         found = []
         for tensor in tensors:
             value = self._values.get(id(tensor))
+            if value is None and isinstance(tensor, nn.Parameter):
+                self.record.parameters.add(id(tensor))
             if value is None and not isinstance(tensor, nn.Parameter) and id(tensor) not in self._constants:
                 value = self._alias(tensor)
                 if value is None:

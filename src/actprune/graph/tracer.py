@@ -94,7 +94,10 @@ class Tracer:
         """What the traced forward has shown. Raises ModelError when no whole forward was seen."""
         paths = list(self.paths())
         consumers = {path.call.layer or "": consumers_of(self.traced(), path) for path in paths}
-        return Graph.of([site_of(path) for path in paths], consumers, output_layers(self.traced()))
+        read = self.traced().parameters
+        every = named_layers(self.root)
+        elsewhere = tuple(name for name in self.layers if id(every[name][0][1].weight) in read)
+        return Graph.of([site_of(path) for path in paths], consumers, output_layers(self.traced()), elsewhere)
 
     def _start(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_dynamo_compiling() or self.record is not None or not self._when(root):

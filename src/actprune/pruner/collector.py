@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from actprune.errors import ObservationError, RecipeError
 from actprune.evidence import SHARED, OfActivations, merge
-from actprune.graph import Hook, Tracer, tensors_in, unit_axis, unwrap
+from actprune.graph import Hook, Tracer, unit_axis, unwrap
 from actprune.nodes import Graph, Site
+from actprune.pruner.inputs import copied, examples_in, two_examples
 from actprune.pruner.quiet import quiet
 from actprune.pruner.sites import CHECK, COUNT, Sink, SiteHooks, Switch
 from actprune.state import PruneState
@@ -84,7 +85,7 @@ class Collector:
         sums = self.flush()
         if self._live is not None:
             raise_unsound(self._live.unsound())
-            unseen = set(self._live.unreached())
+            unseen = set(self._missing(self._live))
             missing = [name for name in self.layers if name in unseen and name not in sums and self.evidence]
             if self._live.batches and missing:
                 raise ObservationError(never_reached(missing, self._live.batches))
@@ -126,12 +127,18 @@ class Collector:
         self.state.graph, self.state.example = looker.state.graph, looker.state.example
         self.state.positions.update(looker.state.positions)
 
+    def _missing(self, session: Session) -> list[str]:
+        """Layers that no data has reached, of those that somebody wants to look at."""
+        elsewhere = () if session.graph is None else session.graph.elsewhere
+        all_must = any(each.everywhere for each in self.evidence)
+        return [name for name in session.unreached() if all_must or name not in elsewhere]
+
     def _accept(self, session: Session) -> None:
         if session.batches == 0 or session.graph is None:
             raise ObservationError(DEAF)
         if session.failed:
             raise ObservationError(FAILED)
-        if missing := session.unreached():
+        if missing := self._missing(session):
             raise ObservationError(never_reached(missing, session.batches))
         raise_unsound(session.unsound())
         found = session.flush()
@@ -346,7 +353,7 @@ class Session:
                 "a batch of 0 examples was sent through the model; leave empty batches out of the data"
             )
         if self._keep_inputs:
-            self.inputs.append(_copied((args, kwargs)))
+            self.inputs.append(copied((args, kwargs)))
         self._was_failed, self.failed = self.failed, self._thorough
         check = self._thorough or self.batches % CHECK_EVERY == 0
         self._switch.level = CHECK if check else COUNT
@@ -403,11 +410,6 @@ class Session:
                 self.sinks[name].input(layer, path.call.inputs[0].tensor, unit_axis(layer))
 
 
-def examples_in(inputs: Any) -> int | None:
-    """Length of the first axis of the first tensor that has one; None when there is no such tensor."""
-    return next((tensor.shape[0] for tensor in tensors_in(inputs) if tensor.dim() > 0), None)
-
-
 def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
     """Output positions per example of every Linear and conv that was called, all calls of one forward together."""
     calls = [(name, call) for name, found in tracer.traced().calls().items() for call in found if call.outputs]
@@ -422,47 +424,6 @@ def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
             batch = shape[0] if axis > 0 else 1
         found[name] = found.get(name, 0) + rows // max(batch, 1)
     return found
-
-
-def two_examples(inputs: Any) -> Any:
-    """``inputs`` with every tensor cut to its first two examples and copied; None when that cannot be done.
-
-    It can when all tensors have the same first axis and everything else is a plain number, string, bool or None.
-    """
-    examples = examples_in(inputs)
-    try:
-        return None if examples is None else _cut(inputs, examples)
-    except _CannotCutError:
-        return None
-
-
-def _copied(item: Any) -> Any:
-    """Tensors in nested tuples, lists and dicts as copies: the caller may fill the next batch into the same memory."""
-    if isinstance(item, Tensor):
-        with torch.inference_mode(False):
-            return item.detach().clone()
-    if type(item) in (tuple, list):
-        return type(item)(_copied(inner) for inner in item)
-    return {key: _copied(inner) for key, inner in item.items()} if type(item) is dict else item
-
-
-class _CannotCutError(Exception):
-    pass
-
-
-def _cut(item: Any, examples: int) -> Any:
-    if isinstance(item, Tensor):
-        if item.dim() == 0 or item.shape[0] != examples:
-            raise _CannotCutError
-        with torch.inference_mode(False):
-            return item[:2].detach().clone()
-    if type(item) in (tuple, list):
-        return type(item)(_cut(inner, examples) for inner in item)
-    if type(item) is dict:
-        return {key: _cut(inner, examples) for key, inner in item.items()}
-    if item is None or isinstance(item, (bool, int, float, str)):
-        return item
-    raise _CannotCutError
 
 
 DEAF = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from actprune.errors import RecipeError
+from actprune.errors import ModelError, RecipeError
 from actprune.pruner.distributed import local, local_part
 
 Closure = Callable[[], Any]
@@ -44,6 +44,25 @@ def takes_over(new: Optimizer, counted: Optimizer | None, model: nn.Module) -> b
         return True
     before, own = parameters_of(counted), {id(parameter) for parameter in model.parameters()}
     return bool(before.keys() & parameters_of(new).keys()) or not before.keys() & own
+
+
+def replaced(
+    now: Mapping[str, nn.Parameter], known: Mapping[str, nn.Parameter], optimizers: list[Optimizer]
+) -> list[str]:
+    """Weights that are other parameters ``now`` than the ``known`` ones.
+
+    Raises ModelError for one whose predecessor an optimizer trains, and which itself none does.
+    """
+    changed = [name for name, parameter in now.items() if parameter is not known.get(name)]
+    trained = {key for optimizer in optimizers for key in parameters_of(optimizer)} if changed else set()
+    lost = [name for name in changed if id(known.get(name)) in trained and id(now[name]) not in trained]
+    if lost:
+        raise ModelError(
+            f"{lost[0]} was replaced by another parameter after attach() (load_state_dict(assign=True), or a new "
+            "nn.Parameter), which no attached optimizer trains; make the optimizer anew with model.parameters(), "
+            "and give it to attach()"
+        )
+    return changed
 
 
 def skipped(optimizer: Optimizer) -> bool:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from actprune.accounting import Account
 from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
-from actprune.errors import ModelError, ObservationError, RecipeError
+from actprune.errors import ObservationError, RecipeError
 from actprune.graph import Hook
 from actprune.pruner.checks import check_fits, check_fraction, refuse, zeros_of
 from actprune.pruner.collector import Collector
@@ -29,6 +29,7 @@ from actprune.pruner.optimizers import (
     followed,
     in_backward,
     parameters_of,
+    replaced,
     restart,
     skipped,
     takes_over,
@@ -281,17 +282,8 @@ class Pruner:
         if torch.compiler.is_dynamo_compiling() or not model.training:
             return
         now = self.parameters
-        changed = [name for name, parameter in now.items() if parameter is not self._known.get(name)]
-        if not changed:
+        if not replaced(now, self._known, list(self._handles)):
             return
-        trained = {key for optimizer in self._handles for key in parameters_of(optimizer)}
-        lost = [name for name in changed if id(self._known.get(name)) in trained and id(now[name]) not in trained]
-        if lost:
-            raise ModelError(
-                f"{lost[0]} was replaced by another parameter after attach() (load_state_dict(assign=True), or a new "
-                "nn.Parameter), which no attached optimizer trains; make the optimizer anew with model.parameters(), "
-                "and give it to attach()"
-            )
         self._known = now
         self._holder.hook_gradients_anew()
         self._holder.apply()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actprune.accounting import Account
 from actprune.edit import Method, View, final_fraction
+from actprune.evidence import OfActivations
 from actprune.types import Cost
 
 
@@ -32,6 +33,7 @@ class PruneReport:
     target, actual  removed fractions in the budget's own terms, which ``budget`` says ("of prunable", "of all")
     network         the whole network before and after, layers left alone included
     layers          those that were pruned
+    notes           how layers were looked at, where that differs between them
     """
 
     pruning_step: int
@@ -40,6 +42,7 @@ class PruneReport:
     actual: float
     network: Account
     layers: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:
@@ -67,6 +70,7 @@ class PruneReport:
             **{key: network[key] for key in ("sparsity", "compression", "flop_kept")},
             "network": network,
             "layers": [asdict(layer) for layer in self.layers],
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
@@ -83,7 +87,7 @@ class PruneReport:
         ]  # fmt: skip
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([head, str(self.network), *lines])
+        return "\n".join([head, str(self.network), *self.notes, *lines])
 
 
 def layer_reports(masks: Mapping[str, Tensor]) -> tuple[LayerReport, ...]:
@@ -119,4 +123,13 @@ def report(method: Method, view: View, masks: Mapping[str, Tensor], target: floa
         actual=actual,
         network=network,
         layers=layer_reports(masks),
+        notes=_notes(method, view),
     )
+
+
+def _notes(method: Method, view: View) -> tuple[str, ...]:
+    if view.graph is None:
+        return ()
+    sites = {name: view.graph.sites.get(name) for name in view.names}
+    told = (each.told(sites) for each in method.needed(view.progress) if isinstance(each, OfActivations))
+    return tuple(words for words in told if words)

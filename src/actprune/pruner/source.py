@@ -178,8 +178,8 @@ class LiveSource:
             return self._collected_again(name, self.overlay)
         found = dict(self.sums.get(name, {}))
         for each in self.kinds.activations:
-            if self.sums and not _counted(each, name, self.state.graph):
-                found |= each.stand_in(_rows(self.sums, name, self.state.positions))
+            if not _counted(each, name, self.state.graph):
+                found = each.stand_in(_rows(self.sums, name, self.state.positions)) | found
         return found
 
     def _collected_again(self, name: str, weights: Mapping[str, Tensor]) -> Sums:
@@ -263,7 +263,10 @@ def _local_problem(
 
 
 def _check_structure(method: Method, kinds: Kinds, state: PruneState) -> None:
-    if method.count_on == "train" and kinds.activations and not state.sums:
+    counts = state.graph is None or any(
+        _counted(each, name, state.graph) for each in kinds.activations for name in state.graph.sites
+    )
+    if method.count_on == "train" and kinds.activations and counts and not state.sums:
         raise ObservationError(
             "no training batch was counted although the recipe counts on live batches: attach(optimizer) before "
             "training, train in model.train() mode, and do not send the batches through a torch.compile'd model "
@@ -289,7 +292,7 @@ def _check_activations(
     method: Method, kinds: Kinds, state: PruneState, collector: Collector, names: Sequence[str]
 ) -> None:
     for each in kinds.activations:
-        counted = [name for name in names if not state.sums or _counted(each, name, state.graph)]
+        counted = [name for name in names if _counted(each, name, state.graph)]
         missing = [name for name in counted if not set(each.keys) <= set(state.sums.get(name, {}))]
         if missing:
             raise ObservationError(
@@ -351,15 +354,20 @@ def counted_flop(model: PrunableModel, state: PruneState) -> dict[str, int] | No
 
 def _counted(evidence: OfActivations, name: str, graph: Graph | None) -> bool:
     """Whether this evidence says anything of this layer."""
-    if graph is None or name not in graph.sites:
+    if graph is None or (name not in graph.sites and name not in graph.elsewhere):
         return True
+    if name not in graph.sites:
+        return evidence.everywhere
     return evidence.counted_at(graph.sites[name], output=name in graph.outputs)
 
 
 def _rows(sums: Mapping[str, Sums], name: str, positions: Mapping[str, int]) -> Tensor:
-    """Rows that a layer has seen, by those of the others: it sees each of its own positions of every example."""
+    """Rows that a layer has seen, by those of the others: it sees each of its own positions of every example. 1 where
+    no layer counts any.
+    """
     counted = [(layer, own["rows"]) for layer, own in sums.items() if "rows" in own]
-    return max(rows * positions.get(name, 1) // positions.get(layer, 1) for layer, rows in counted)
+    rows = [rows * positions.get(name, 1) // positions.get(layer, 1) for layer, rows in counted]
+    return max(rows) if rows else torch.ones((), dtype=torch.int64)
 
 
 def _positions(method: Method, state: PruneState, name: str, dims: int) -> int:
