@@ -158,8 +158,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {row['name']} | {row['error']} | | | | | |")
             continue
         lines.append(
-            f"| {row['name']} | {row['seconds']:.1f} | {row['actual']:.2%} | {row['prunable']:.1%} | {row['counted']} | "
-            f"{row['mean_abs']} | {row['always']} |"
+            f"| {row['name']} | {row['seconds']:.1f} | {row['actual']:.2%} | {row['prunable']:.1%} | "
+            f"{row['counted']} | {row['mean_abs']} | {row['always']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """L2: where each neuron's activation is seen, and which layers read it. Found by watching one forward pass."""
 
 from actprune.graph.dead import dead_neurons, without_constants, without_dead
-from actprune.graph.hooks import Hook, unhooked
+from actprune.graph.hooks import Hook, hooked, unhooked
 from actprune.graph.layers import (
     clean_path,
     named_layers,
@@ -21,6 +21,7 @@ __all__ = [
     "Tracer",
     "clean_path",
     "dead_neurons",
+    "hooked",
     "is_known",
     "named_layers",
     "op_of",

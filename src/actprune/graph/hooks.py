@@ -38,12 +38,13 @@ def unhooked(root: nn.Module) -> Iterator[None]:
     Those that are part of a layer stay: weight_norm and spectral_norm make the weight in one, FSDP gathers it.
     """
     taken: list[tuple[dict[int, Any], dict[int, Any]]] = []
-    for module in root.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            before = dict(hooks)
-            for key in [key for key, hook in before.items() if not _of_a_layer(hook)]:
-                del hooks[key]
-            taken.append((hooks, before))
+    everywhere = nn.modules.module._global_forward_pre_hooks, nn.modules.module._global_forward_hooks
+    own = [hooks for module in root.modules() for hooks in (module._forward_pre_hooks, module._forward_hooks)]
+    for hooks in (*everywhere, *own):
+        before = dict(hooks)
+        for key in [key for key, hook in before.items() if not _of_a_layer(hook)]:
+            del hooks[key]
+        taken.append((hooks, before))
     try:
         yield
     finally:
@@ -51,6 +52,18 @@ def unhooked(root: nn.Module) -> Iterator[None]:
             added = {key: hook for key, hook in hooks.items() if key not in before}
             hooks.clear()
             hooks.update({**before, **added})
+
+
+def hooked(root: nn.Module) -> list[str]:
+    """Paths of modules on which the user has put forward hooks."""
+    return [
+        path
+        for path, module in root.named_modules()
+        if any(
+            not _of_a_layer(hook) and not isinstance(hook, Hook)
+            for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        )
+    ]
 
 
 def _of_a_layer(hook: Any) -> bool:
