@@ -33,7 +33,8 @@ class PruneState:
     dropout    dropout rates as they were before they were rescaled, by module path
     dropout_now  dropout rates in force
     inputs     calibration inputs, ``(args, kwargs)`` each, for a method that collects evidence again on them. Each
-               rank's own; stored: those of all, of which rank r of n takes ``inputs[r::n]``
+               rank's own; stored: those of all, of which rank r of n takes ``inputs[r::n]``,
+               or its share of the examples of each where they are too few
     pruned_at  optimizer steps at the latest pruning step
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
     flop       of the whole dense network for one example, by the weight that a product reads ("": none); None: not

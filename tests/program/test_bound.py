@@ -211,7 +211,7 @@ def test_networks_at_work_stay_below_the_bound(name):
     model, inputs = CHECKED[name]()
     program = export(model, tuple(item[:2] for item in inputs))
     again = Program.build(program.structure(), program.state_dict(), GROWTH)
-    again._bound.check(dict(zip(again.inputs, inputs, strict=True)), again.tensors)
+    again._limits.check(dict(zip(again.inputs, inputs, strict=True)), again.tensors)
 
 
 def test_dtypes_autocast_and_copies():
@@ -237,7 +237,7 @@ def test_what_is_checked_once_costs_a_look_up():
     program(x)
     start = time.perf_counter()
     for _ in range(100):
-        program._bound.check({"x": x}, lambda: pytest.fail("looked again"))
+        program._limits.check({"x": x}, lambda: pytest.fail("looked again"))
     assert time.perf_counter() - start < 0.1
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from actprune.errors import CheckpointError
+from actprune.pruner import ranks as rooms
+from actprune.state import PruneState
 from support import resume_worker as worker
 
 FILE = Path(worker.__file__)
@@ -141,3 +144,47 @@ def test_data_of_one_rank_alone_is_not_taken_for_the_whole(found, kind):
         saving, pruning = rank["one rank without data"]
         assert "every rank must observe" in saving
         assert "observe" in pruning
+
+
+def shares(monkeypatch, inputs, ranks, even=False):
+    """What each of so many ranks takes of the stored inputs."""
+    monkeypatch.setattr(rooms, "ranks", lambda: ranks)
+    monkeypatch.setattr(rooms, "sharded", lambda tensor: even)
+    found = []
+    for rank in range(ranks):
+        monkeypatch.setattr(rooms, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(rooms, "_cut", lambda value, like: value)
+        found.append(rooms.share(PruneState(inputs=inputs), {"w": torch.zeros(1)}).inputs)
+    return found
+
+
+def batch(first, examples=4):
+    return (torch.arange(first, first + examples),), {
+        "mask": torch.ones(examples, 2),
+        "scale": torch.tensor(2.0),
+        "n": 3,
+    }
+
+
+def test_fewer_batches_than_ranks_are_dealt_out_by_examples(monkeypatch):
+    one, other = shares(monkeypatch, [batch(0)], 2)
+    assert one[0][0][0].tolist() == [0, 2]
+    assert other[0][0][0].tolist() == [1, 3]
+    assert other[0][1]["mask"].shape == (2, 2)
+    assert other[0][1]["scale"].item() == 2.0
+
+
+def test_ranks_with_sharded_weights_run_as_many_batches_each(monkeypatch):
+    inputs = [batch(0), batch(10), batch(20)]
+    assert [len(own) for own in shares(monkeypatch, inputs, 2)] == [2, 1]
+    even = shares(monkeypatch, inputs, 2, even=True)
+    assert [len(own) for own in even] == [3, 3]
+    examples = sorted(number for own in even for args, _ in own for number in args[0].tolist())
+    assert examples == [*range(4), *range(10, 14), *range(20, 24)]
+
+
+def test_inputs_that_cannot_be_dealt_out_are_refused(monkeypatch):
+    with pytest.raises(CheckpointError, match="resume with a number of ranks that divides the batches"):
+        shares(monkeypatch, [batch(0)], 5)
+    with pytest.raises(CheckpointError, match=r"\[3, 4\] examples"):
+        shares(monkeypatch, [((torch.ones(4), torch.ones(3)), {})], 2)

@@ -25,7 +25,7 @@ RECIPES = {
     "movement": lambda: methods.movement(0.6, steps=20, every=2),
     "tickets": lambda: methods.lottery(0.6, pruning_steps=2),
 }
-SHARDED = ("observed", "wanda", "sparsegpt", "surgery", "tickets")
+SHARDED = ("observed", "live", "snip", "wanda", "sparsegpt", "surgery", "tickets")
 BATCHES = 6  # three each for two ranks, two each for three
 """Calibration batches of all ranks together."""
 

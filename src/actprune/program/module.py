@@ -49,14 +49,12 @@ class Program(nn.Module):
         layers = {path: layer_of(step, tensors) for step, path in zip(self.steps, self._paths, strict=True) if path}
         grow(self, layers, tensors, buffers)
         self._dead = _last_uses(self.steps, result)
-        self._bound: Bound | None = None
+        self._limits: Bound | None = None
         self.eval()  # what was exported is the network as it is used
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """Whatever the exported model returned for such inputs."""
         values = self.bound(args, kwargs)
-        if self._bound is not None:
-            self._bound.check(values, self.tensors)
         for index, step in enumerate(self.steps):
             values[step.name] = self.run_step(index, values)
             for name in self._dead[index]:
@@ -104,8 +102,8 @@ class Program(nn.Module):
     def _limit(self, growth: float) -> None:
         tensors = self.tensors()
         names = frozenset(tensors)
-        self._bound = Bound(growth, self.inputs, self.steps, self._functions, self._dead, names)
-        self._bound.check_unseen(tensors, self.batch)
+        self._limits = Bound(growth, self.inputs, self.steps, self._functions, self._dead, names)
+        self._limits.check_unseen(tensors, self.batch)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters (as they are, trainable or not) and buffers by name."""
@@ -140,13 +138,17 @@ class Program(nn.Module):
         return values[item.name] if item.name in values else tensor_at(self, item.name)
 
     def bound(self, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Inputs by name. Raises ModelError when they are too few, too many, or of a batch size that is not taken."""
+        """Inputs by name. Raises ModelError when they are too few, too many, or of a batch size that is not taken,
+        ArtifactError when a program from a file would allocate too much on them.
+        """
         values = dict(zip(self.inputs, args, strict=False)) | dict(kwargs)
         if len(args) + len(kwargs) != len(self.inputs) or set(values) != set(self.inputs):
             raise ModelError(
                 f"this program takes {', '.join(self.inputs)}; it was called with {len(args)} positional arguments"
                 + (f" and {', '.join(kwargs)}" if kwargs else "")
             )
+        if self._limits is not None:
+            self._limits.check(values, self.tensors)
         if self.batch is None:  # looking at sizes would fix them where this call is traced
             return values
         sizes = {len(value) for value in values.values() if isinstance(value, Tensor) and value.dim()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -63,23 +63,37 @@ def share(stored: PruneState, tensors: Mapping[str, Tensor]) -> PruneState:
     """What this rank holds of a state of all ranks; with one rank all of it. No communication.
 
     The first rank takes over the sums and the others start from zero, so that they add up to what was counted.
-    Calibration inputs are dealt out in turn, shards are cut again. Raises CheckpointError, on every rank, when sharded
-    weights make every rank run as many batches as the others and there is no such share of the inputs.
+    Calibration inputs are dealt out batch by batch, shards are cut again. Raises CheckpointError, on every rank, for
+    inputs that cannot be dealt out.
     """
     if ranks() == 1:
         return stored
-    if any(map(sharded, tensors.values())) and len(stored.inputs) % ranks():
-        raise CheckpointError(
-            f"the state holds {len(stored.inputs)} calibration batches, which {ranks()} ranks with sharded weights "
-            "cannot share evenly; resume with a number of ranks that divides them, or prune before you shard the model"
-        )
+    even = any(map(sharded, tensors.values()))
     return replace(
         stored,
         sums=stored.sums if rank() == 0 else _zeros(stored.sums),
         snapshot={name: _cut(value, tensors[name]) for name, value in stored.snapshot.items()},
         dense={name: _cut(value, tensors[name]) for name, value in stored.dense.items()},
-        inputs=stored.inputs[rank() :: ranks()],
+        inputs=_dealt(stored.inputs, even),
     )
+
+
+def _dealt(inputs: list[Any], even: bool) -> list[Any]:
+    """The share of this rank. Where there are too few batches, each of them is dealt out example by example.
+
+    even: as many batches for every rank, for a forward of sharded weights is one of all ranks. Sums do not care how
+    their examples are grouped. Raises CheckpointError.
+    """
+    if not inputs or (len(inputs) >= ranks() and not (even and len(inputs) % ranks())):
+        return inputs[rank() :: ranks()]
+    for batch in inputs:
+        lengths = {len(tensor) for tensor in _tensors(batch) if tensor.dim()}
+        if len(lengths) != 1 or min(lengths) < ranks():
+            raise CheckpointError(
+                f"the state holds {len(inputs)} calibration batches for {ranks()} ranks, which cannot be dealt out: one "
+                f"has tensors of {sorted(lengths)} examples; resume with a number of ranks that divides the batches"
+            )
+    return [_mapped(batch, lambda item: item[rank() :: ranks()].clone() if item.dim() else item) for batch in inputs]
 
 
 def _of_rank_0(state: PruneState) -> dict[str, Any]:
@@ -107,18 +121,25 @@ def _interleaved(inputs: list[list[Any]], device: torch.device) -> list[Any]:
 
 
 def _moved(item: Any, device: torch.device) -> Any:
-    """Nested lists, tuples and dicts with their tensors on this device."""
+    return _mapped(item, lambda tensor: tensor.to(device))
+
+
+def _mapped(item: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Nested lists, tuples and dicts with other tensors in them."""
     if isinstance(item, Tensor):
-        return item.to(device)
+        return change(item)
     if type(item) in (list, tuple):
-        return type(item)(_moved(inner, device) for inner in item)
-    return {key: _moved(inner, device) for key, inner in item.items()} if type(item) is dict else item
+        return type(item)(_mapped(inner, change) for inner in item)
+    return {key: _mapped(inner, change) for key, inner in item.items()} if type(item) is dict else item
+
+
+def _tensors(item: Any) -> list[Tensor]:
+    """Those nested in it."""
+    found: list[Tensor] = []
+    _mapped(item, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
 
 
 def _device(item: Any) -> torch.device:
-    """Of the first tensor found in it; the CPU where there is none."""
-    if isinstance(item, Tensor):
-        return item.device
-    parts = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
-    found = [_device(part) for part in parts]
-    return next((device for device in found if device.type != "cpu"), _CPU)
+    """Of the first tensor in it that is not on the CPU; the CPU where there is none."""
+    return next((tensor.device for tensor in _tensors(item) if tensor.device.type != "cpu"), _CPU)
