@@ -90,8 +90,8 @@ def _dealt(inputs: list[Any], even: bool) -> list[Any]:
         lengths = {len(tensor) for tensor in _tensors(batch) if tensor.dim()}
         if len(lengths) != 1 or min(lengths) < ranks():
             raise CheckpointError(
-                f"the state holds {len(inputs)} calibration batches for {ranks()} ranks, which cannot be dealt out: one "
-                f"has tensors of {sorted(lengths)} examples; resume with a number of ranks that divides the batches"
+                f"the state holds {len(inputs)} calibration batches for {ranks()} ranks, which cannot be dealt out: "
+                f"one has tensors of {sorted(lengths)} examples; resume with a number of ranks that divides the batches"
             )
     return [_mapped(batch, lambda item: item[rank() :: ranks()].clone() if item.dim() else item) for batch in inputs]
 
