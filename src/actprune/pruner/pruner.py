@@ -457,22 +457,18 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume bit for bit: tensors, numbers and strings (``torch.load(weights_only=True)``).
 
-        With several ranks this is a collective call: every rank makes it and gets the same state, any one of them may
-        write it, and any number of ranks may load it. Raises CheckpointError naming the ranks that did not make it,
-        ObservationError when only some ranks have observed data.
+        With several ranks every rank calls it and gets the same; one writes it, any number of ranks may load it. Raises
+        CheckpointError naming ranks that did not call it, ObservationError when only some have observed data.
         """
         self._collector.flush()
         return together(self.state, self._prunable.tensors(), self._prunable.buffers()).state_dict()
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
-        """Inverse of ``state_dict``; with several ranks each loads the same.
-
-        Raises CheckpointError, before anything is changed, when it does not fit.
-        """
-        parameters = self.parameters
+        """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
+        parameters, tensors = self.parameters, self._prunable.tensors()
         whole = PruneState.from_state_dict(stored)
-        check_fits(whole, parameters, self._prunable.tensors())
-        state = share(whole, self._prunable.tensors())
+        check_fits(whole, parameters, tensors)
+        state = share(whole, tensors)
         self._learner.load(state.learnt)
         for path, module in self._prunable.dropouts().items():
             module.p = self.state.dropout.get(path, module.p)
