@@ -49,8 +49,8 @@ def zeros_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return masks
 
 
-def check_fits(state: PruneState, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError where a stored state (whole tensors) is not one of this model, however that is sharded."""
+def check_fits(state: PruneState, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> PruneState:
+    """``state`` (whole tensors), if it is one of this model, however that is sharded. Raises CheckpointError."""
     for name, mask in state.masks.items():
         if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
             found = tuple(parameters[name].shape) if name in parameters else "no such weight"
@@ -63,3 +63,4 @@ def check_fits(state: PruneState, parameters: Mapping[str, nn.Parameter], tensor
     for name, values in state.snapshot.items():
         if name not in tensors or values.shape != tensors[name].shape:
             raise CheckpointError(f"stored value {name} to rewind to is {tuple(values.shape)}: not of this model")
+    return state

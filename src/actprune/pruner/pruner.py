@@ -466,9 +466,7 @@ class Pruner:
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
         parameters, tensors = self.parameters, self._prunable.tensors()
-        whole = PruneState.from_state_dict(stored)
-        check_fits(whole, parameters, tensors)
-        state = share(whole, tensors)
+        state = share(check_fits(PruneState.from_state_dict(stored), parameters, tensors), tensors)
         self._learner.load(state.learnt)
         for path, module in self._prunable.dropouts().items():
             module.p = self.state.dropout.get(path, module.p)
