@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from actprune.edit import Method
 from actprune.errors import CheckpointError, RecipeError
-from actprune.pruner.distributed import full, local
+from actprune.pruner.distributed import full
 from actprune.state import PruneState
 
 
@@ -49,14 +49,18 @@ def zeros_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return masks
 
 
-def check_fits(state: PruneState, parameters: dict[str, nn.Parameter]) -> None:
-    """Raise CheckpointError where a stored state is not one of this model."""
+def check_fits(state: PruneState, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> PruneState:
+    """``state`` (whole tensors), if it is one of this model, however that is sharded. Raises CheckpointError."""
     for name, mask in state.masks.items():
         if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
             found = tuple(parameters[name].shape) if name in parameters else "no such weight"
             raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
     for name, values in state.dense.items():
-        if name not in state.masks or tuple(values.shape) != tuple(local(parameters[name]).shape):
+        if name not in state.masks or tuple(values.shape) != tuple(parameters[name].shape):
             raise CheckpointError(
                 f"stored dense weights behind the mask of {name} are {tuple(values.shape)}: not of this model"
             )
+    for name, values in state.snapshot.items():
+        if name not in tensors or values.shape != tensors[name].shape:
+            raise CheckpointError(f"stored value {name} to rewind to is {tuple(values.shape)}: not of this model")
+    return state

@@ -63,6 +63,10 @@ class PrunableModel:
         found = [*self.root.named_parameters(), *self.root.named_buffers()]
         return {clean_path(name): tensor for name, tensor in found}
 
+    def buffers(self) -> frozenset[str]:
+        """Clean names of the buffers."""
+        return frozenset(clean_path(name) for name, _ in self.root.named_buffers())
+
     def local_tensors(self) -> dict[str, Tensor]:
         """The part of this rank of each, detached and writable in place."""
         return {name: local(tensor) for name, tensor in self.tensors().items()}

@@ -34,6 +34,7 @@ from actprune.pruner.optimizers import (
     skipped,
     takes_over,
 )
+from actprune.pruner.ranks import share, together
 from actprune.pruner.report import PruneReport, report
 from actprune.pruner.source import Kinds, LiveSource, counted_flop, view_of
 from actprune.state import PruneState
@@ -456,16 +457,16 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume bit for bit: tensors, numbers and strings (``torch.load(weights_only=True)``).
 
-        With several ranks the sums are each rank's own: let every rank save its own state.
+        With several ranks every rank calls it and gets the same; one writes it, any number of ranks may load it. Raises
+        CheckpointError naming ranks that did not call it, ObservationError when only some have observed data.
         """
         self._collector.flush()
-        return self.state.state_dict()
+        return together(self.state, self._prunable.tensors(), self._prunable.buffers()).state_dict()
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
-        state = PruneState.from_state_dict(stored)
-        parameters = self.parameters
-        check_fits(state, parameters)
+        parameters, tensors = self.parameters, self._prunable.tensors()
+        state = share(check_fits(PruneState.from_state_dict(stored), parameters, tensors), tensors)
         self._learner.load(state.learnt)
         for path, module in self._prunable.dropouts().items():
             module.p = self.state.dropout.get(path, module.p)

@@ -15,7 +15,7 @@ from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeE
 from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
 from actprune.nodes import Graph
 from actprune.pruner.collector import Collector, check_distinct, collected_again
-from actprune.pruner.distributed import agree, full, local, reduced, reduced_gradients, sharded
+from actprune.pruner.distributed import agree, averaged_gradients, full, local, reduced, sharded
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.quiet import quiet
 from actprune.state import PruneState
@@ -85,7 +85,7 @@ def view_of(
         kinds,
         state,
         reduced(state.sums),
-        reduced_gradients(state.gradients),
+        averaged_gradients(state.gradients),
         _moments(kinds, model, state),
     )
     return View(
