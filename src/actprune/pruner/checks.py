@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from actprune.edit import Method
 from actprune.errors import CheckpointError, RecipeError
 from actprune.pruner.distributed import full
+from actprune.pruner.padding import Mask
 from actprune.state import PruneState
 
 
@@ -47,6 +48,15 @@ def zeros_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
             if 0 < int(torch.count_nonzero(mask)) < mask.numel():
                 masks[name] = mask
     return masks
+
+
+def check_mask(recipe: Method, mask: Mask) -> None:
+    """Raise RecipeError for a way to tell padding that would be forgotten."""
+    if callable(mask) and recipe.collects_again:
+        raise RecipeError(
+            f"{recipe.name} collects evidence again on the batches, and does not keep the function mask=; send the "
+            "mask to the model as attention_mask, or leave padding out of the batches"
+        )
 
 
 def check_fits(state: PruneState, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> PruneState:

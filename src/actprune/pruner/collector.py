@@ -14,6 +14,7 @@ from actprune.evidence import SHARED, OfActivations, merge
 from actprune.graph import Hook, Tracer, unit_axis, unwrap
 from actprune.nodes import Graph, Site
 from actprune.pruner.inputs import copied, examples_in, two_examples
+from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
 from actprune.pruner.sites import CHECK, COUNT, Sink, SiteHooks, Switch
 from actprune.state import PruneState
@@ -97,10 +98,10 @@ class Collector:
     # ---- counting in a block ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def observing(self, gradients: bool = False) -> Iterator[None]:
+    def observing(self, gradients: bool = False, mask: Mask = DEFAULT) -> Iterator[None]:
         """Count on whatever is sent through the model inside the block; the model and the RNG are left as they were.
 
-        gradients: enable them, for criteria that need them (``backward`` is the caller's).
+        gradients: enable them, for criteria that need them (``backward`` is the caller's). mask: how padding is told.
         Nothing is added to the state when the block fails. Raises ObservationError for no or empty batches, layers
         never reached, NaN or Inf, and evidence that means nothing at its site.
         """
@@ -113,6 +114,7 @@ class Collector:
             traced=lambda: self._check_sites(session.graph),
             keep_inputs=self._keep_inputs,
         )
+        session.mask = mask
         with quiet(self._model, gradients):
             try:
                 session.open()
@@ -295,6 +297,7 @@ class Session:
         self.positions: dict[str, int] = {}
         self.example: Any = None
         self.inputs: list[Any] = []
+        self.mask: Mask = DEFAULT
         self._keep_inputs = keep_inputs
         self._root, self._due, self._thorough, self._traced = root, due, thorough, traced
         self._rarely = rarely
@@ -350,6 +353,7 @@ class Session:
             return
         if self.batches == 0:
             self.example = two_examples((args, kwargs))
+        self._switch.real = real_tokens(self.mask, root, args, kwargs)
         if self._thorough and examples_in((args, kwargs)) == 0:
             raise ObservationError(
                 "a batch of 0 examples was sent through the model; leave empty batches out of the data"
@@ -372,6 +376,7 @@ class Session:
             return
         self._counting = False
         self._inputs = ()
+        self._switch.real = None
         self.batches += 1
         if self._hooks is not None:
             self._hooks.end()

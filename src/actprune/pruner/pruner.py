@@ -16,24 +16,15 @@ from actprune.accounting import Account
 from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
 from actprune.errors import ObservationError, RecipeError
 from actprune.graph import Hook
-from actprune.pruner.checks import check_fits, check_fraction, refuse, zeros_of
+from actprune.pruner import optimizers as opt
+from actprune.pruner.checks import check_fits, check_fraction, check_mask, refuse, zeros_of
 from actprune.pruner.collector import Collector
 from actprune.pruner.distributed import local, sharded
 from actprune.pruner.gradients import collected, present
 from actprune.pruner.holder import Holder
 from actprune.pruner.learner import Learner
 from actprune.pruner.model import PrunableModel
-from actprune.pruner.optimizers import (
-    after_backward,
-    around_closure,
-    followed,
-    in_backward,
-    parameters_of,
-    replaced,
-    restart,
-    skipped,
-    takes_over,
-)
+from actprune.pruner.padding import DEFAULT, Mask
 from actprune.pruner.ranks import share, together
 from actprune.pruner.report import PruneReport, report
 from actprune.pruner.source import Kinds, LiveSource, counted_flop, view_of
@@ -101,14 +92,18 @@ class Pruner:
     # ---- observing -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def observe(self) -> Iterator[None]:
+    def observe(self, mask: Mask = DEFAULT) -> Iterator[None]:
         """Collect evidence on whatever is sent through the model inside the block (calibration).
 
         Nothing is trained: evaluation mode, no gradients (unless the recipe needs them), no BatchNorm update,
         training flags and RNG as before afterwards.
 
+        mask  which tokens are real, for padding is no example: the name of the argument (or key of the batch) that says
+              it, ``(B, T)``, non-zero = real; or a function of ``(args, kwargs)`` that returns this; None: all are
+
         Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
         """
+        check_mask(self.recipe, mask)
         gradients = self._kinds.training_gradient
         with ExitStack() as stack:
             if gradients:
@@ -116,7 +111,7 @@ class Pruner:
                 # where there is other evidence this may be for that one alone: a step brings its own gradients
                 alone = needed.training_gradient and not needed.activations
                 stack.enter_context(collected(self.model, self.parameters, self.state.gradients, required=alone))
-            stack.enter_context(self._collector.observing(gradients=gradients))
+            stack.enter_context(self._collector.observing(gradients=gradients, mask=mask))
             yield
 
     @property
@@ -189,7 +184,7 @@ class Pruner:
         if self.recipe.restarts:
             for optimizer in self._handles:
                 optimizer.state.clear()
-        restart(list(self._handles), self.parameters, edit.born)
+        opt.restart(list(self._handles), self.parameters, edit.born)
         self._set_dropout(edit.dropout)
         self._holder.conceal()  # after the repairs: what they have put back is what lies behind the mask
         state.dead += edit.dead
@@ -225,9 +220,9 @@ class Pruner:
                 "mask_grads=True would zero the gradients of pruned weights, which this recipe looks at or trains by; "
                 "leave it out"
             )
-        found = [followed(optimizer) for optimizer in optimizers]
+        found = [opt.followed(optimizer) for optimizer in optimizers]
         others = [self._prunable.of_copy(copy) for copy in copies]
-        if takes_over(found[0], self._counted, self.model):
+        if opt.takes_over(found[0], self._counted, self.model):
             self._let_go(self._counted)
             self._counted = found[0]
         for optimizer in found:
@@ -283,7 +278,7 @@ class Pruner:
         if torch.compiler.is_dynamo_compiling() or not model.training:
             return
         now = self.parameters
-        if not replaced(now, self._known, list(self._handles)):
+        if not opt.replaced(now, self._known, list(self._handles)):
             return
         self._known = now
         self._holder.hook_gradients_anew()
@@ -330,11 +325,11 @@ class Pruner:
 
             return looked_at
 
-        changed = around_closure(args, kwargs, around)
+        changed = opt.around_closure(args, kwargs, around)
         if changed is None:  # no closure: the gradients are there already
             self._look_at_gradients(optimizer)
         if self._holds and self._holder.trains_dense:
-            if in_backward():
+            if opt.in_backward():
                 raise RecipeError(
                     f"{self.recipe.name} trains dense weights behind the mask, which cannot be put in place while "
                     "backward() is under way; step the optimizer after backward()"
@@ -346,7 +341,7 @@ class Pruner:
         """What ``.grad`` says before a step: evidence for a pruning step that is about to be due, and for what is
         learnt beside the weights.
         """
-        if skipped(optimizer):
+        if opt.skipped(optimizer):
             return
         self._learner.before_step(self._holder.dense_weight)
         if self._holds and self.recipe.regrow == "dense_frozen":
@@ -361,12 +356,12 @@ class Pruner:
 
     def _after(self, optimizer: Optimizer, *_: Any) -> None:
         """After a step."""
-        counts = optimizer is self._counted and not skipped(optimizer)
-        if in_backward():  # gradients of other weights are still to come: these must not change yet
+        counts = optimizer is self._counted and not opt.skipped(optimizer)
+        if opt.in_backward():  # gradients of other weights are still to come: these must not change yet
             if self._holds:
-                self._holder.apply_to(parameters_of(optimizer).keys())
+                self._holder.apply_to(opt.parameters_of(optimizer).keys())
             if counts:
-                after_backward(self._count_step)
+                opt.after_backward(self._count_step)
         elif counts:
             self._count_step()
         else:

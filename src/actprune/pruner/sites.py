@@ -15,16 +15,20 @@ from actprune.errors import ObservationError
 from actprune.evidence import SHARED, Accumulator, OfActivations, Scratch, rows_of
 from actprune.graph import Hook, named_layers, op_of, own_modules, unit_axis
 from actprune.nodes import Graph, Site
+from actprune.pruner.padding import without_padding
 from actprune.types import Sums
 
 OFF, COUNT, CHECK = range(3)
 
 
 class Switch:
-    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), and where to write."""
+    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), which tokens are real
+    (None: all), and where to write.
+    """
 
     def __init__(self) -> None:
         self.level = OFF
+        self.real: Tensor | None = None
         self.scratch = Scratch()
 
 
@@ -58,6 +62,8 @@ class Sink:
 
     def output(self, values: Tensor, axis: int) -> None:
         """Count activations, units at ``axis``."""
+        if self._switch.real is not None:
+            values, axis = without_padding(values, axis, self._switch.real)
         if values.shape[axis] != self._units:
             self._check_units(values, axis)
         if self._switch.level == CHECK:
@@ -66,9 +72,11 @@ class Sink:
 
     def input(self, layer: nn.Module, values: Tensor, axis: int) -> None:
         """Count a layer's inputs, units at ``axis``."""
-        self._check(values, axis)
+        real = self._switch.real
+        self._check(*((values, axis) if real is None else without_padding(values, axis, real)))
         for each, accumulator in self.inputs:
-            accumulator.add(*each.rows(layer, values, axis))
+            rows = each.rows(layer, values, axis)
+            accumulator.add(*(rows if real is None else without_padding(*rows, real)))
 
     def flush(self) -> Sums:
         """All sums since the last flush. Entries that several kinds share (``rows``) are the same in each."""
