@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from actprune.errors import CheckpointError, ObservationError
 from actprune.pruner import distributed
 from actprune.schedules import EqualSurvivors
 from actprune.testing import small_data
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # it runs as a script
+
 from support.distributed_worker import biased_net, full, wrapped
 
 RECIPES = {
