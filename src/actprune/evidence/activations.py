@@ -30,6 +30,10 @@ class Accumulator(Protocol):
         """Add one batch, units at ``axis``. ``values`` is neither changed nor kept."""
         ...
 
+    def take(self, sums: Sums) -> None:
+        """Add what was summed elsewhere."""
+        ...
+
     def flush(self) -> Sums:
         """The sums since the last flush; empty when nothing was added. Starts again from zero."""
         ...
@@ -112,6 +116,10 @@ class Running:
         if not self._sums:
             self._sums = self._evidence.init(values.shape[axis], values)
         self._evidence.update(self._sums, values, axis)
+
+    def take(self, sums: Sums) -> None:
+        """Add what was summed elsewhere."""
+        merge(self._sums, sums)
 
     def flush(self) -> Sums:
         """The sums since the last flush."""

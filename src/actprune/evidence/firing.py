@@ -149,7 +149,7 @@ class Tally:
         if self._threshold is None:
             torch.ne(values, self._bar, out=fires)
         else:
-            torch.abs(values, out=fires)
+            torch.abs(values.detach(), out=fires)
             torch.gt(fires, self._threshold, out=fires)
         if self._ones is not None:
             self._recent.addmm_(self._ones, fires)  # in place, hence never in lower precision under autocast
@@ -157,6 +157,12 @@ class Tally:
             self._recent.add_(fires.sum(self._axes, dtype=torch.float32) if self._axes else fires)
         self._room -= self._each
         self._rows += self._each
+
+    def take(self, sums: Sums) -> None:
+        """Add what was counted elsewhere."""
+        fired = sums["fired"]
+        self._whole = fired.clone() if self._whole is None else self._whole + fired.to(self._whole.device)
+        self._rows += int(sums["rows"])
 
     def flush(self) -> Sums:
         """All that was counted since the last flush, as int64 sums; empty when nothing was. Starts again from zero."""
@@ -170,6 +176,8 @@ class Tally:
 
     def _so_far(self) -> Tensor:
         recent = self._recent[0].to(torch.int64)
+        if self._whole is not None and not recent.numel():
+            return self._whole
         return recent if self._whole is None else self._whole + recent.to(self._whole.device)
 
     def _plan(self, values: Tensor, axis: int) -> None:

@@ -13,12 +13,13 @@ from actprune.graph.layers import (
     weight_name,
 )
 from actprune.graph.ops import is_known, op_of
-from actprune.graph.record import tensors_in
+from actprune.graph.record import Value, tensors_in
 from actprune.graph.tracer import Tracer
 
 __all__ = [
     "Hook",
     "Tracer",
+    "Value",
     "clean_path",
     "dead_neurons",
     "hooked",

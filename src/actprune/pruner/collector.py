@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actprune.errors import ObservationError, RecipeError
 from actprune.evidence import SHARED, OfActivations, merge
-from actprune.graph import Hook, Tracer, unit_axis, unwrap
+from actprune.graph import Hook, Tracer, Value, tensors_in, unit_axis, unwrap
 from actprune.nodes import Graph, Site
 from actprune.pruner.inputs import copied, examples_in, two_examples
 from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
-from actprune.pruner.sites import CHECK, COUNT, Sink, SiteHooks, Switch
+from actprune.pruner.sites import CHECK, COUNT, Early, Sink, SiteHooks, Switch
 from actprune.state import PruneState
 from actprune.types import Evidence, Sums
 
@@ -303,7 +304,17 @@ class Session:
         self._rarely = rarely
         self._switch = Switch()
         self.sinks = {name: Sink(name, evidence, self._switch) for name in layers}
-        self._tracer = Tracer(root, layers, when=lambda _: self._counting, finished=self._learn)
+        self._evidence = evidence
+        self._received: list[tuple[str, dict[OfActivations, Early]]] = []
+        wanted = any(each.sees == "output" for each in evidence)
+        self._tracer = Tracer(
+            root,
+            layers,
+            when=lambda _: self._counting,
+            finished=self._learn,
+            born=self._born if wanted else None,
+            called=self._called,
+        )
         self._hooks: SiteHooks | None = None
         self.failed = self._was_failed = False
         self._counting = False
@@ -406,15 +417,30 @@ class Session:
             if name in graph.sites:
                 sink.suits(graph.sites[name], output=name in graph.outputs)
 
+    def _born(self, value: Value, tensor: Tensor) -> None:
+        """A value that may be a site, while it is there: whose it is will be known when the forward is over."""
+        outputs = [each for each in self._evidence if each.sees == "output"]
+        for axis in value.axes:
+            value.early[axis] = Early.of(outputs, tensor, axis, self._switch)
+
+    def _called(self, name: str, layer: nn.Module, inputs: Any) -> None:
+        """A layer of a traced forward: what it has received."""
+        kinds = [each for each in self._evidence if each.sees == "input"]
+        if name not in self.sinks or not kinds:
+            return
+        given = next(tensors_in(inputs))
+        found = {each: Early.of([each], *each.rows(layer, given, unit_axis(layer)), self._switch) for each in kinds}
+        self._received.append((name, found))
+
     def _count_traced(self) -> None:
         for path in self._tracer.paths():
-            name, layer = path.call.layer, path.call.module
-            assert name is not None
-            if self.sinks[name].outputs:
-                self.sinks[name].output(path.site.tensor, unit_axis(layer))
-            if self.sinks[name].inputs and path.call.inputs:
-                assert layer is not None
-                self.sinks[name].input(layer, path.call.inputs[0].tensor, unit_axis(layer))
+            sink = self.sinks[path.call.layer or ""]
+            if sink.outputs:
+                sink.take(path.site.early[unit_axis(path.call.module)])
+        for name, found in self._received:
+            for each, _ in self.sinks[name].inputs:
+                self.sinks[name].take_of(each, found[each])
+        self._received.clear()
 
 
 def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
@@ -425,7 +451,7 @@ def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
     for name, call in calls:
         shape = call.outputs[0].shape
         axis = len(shape) + unit_axis(call.module)
-        rows = call.outputs[0].tensor.numel() // max(shape[axis], 1)
+        rows = math.prod(shape) // max(shape[axis], 1)
         batch = 1 if unbatched else examples
         if not batch or rows % batch:
             batch = shape[0] if axis > 0 else 1

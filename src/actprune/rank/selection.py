@@ -12,9 +12,10 @@ from torch import Tensor
 
 from actprune.errors import BudgetError, RecipeError
 from actprune.rank.allocate import allocate, round_half_up
+from actprune.rank.between import Between
 from actprune.rank.candidates import Candidates, Reader, UnitScores, removed_weights
 from actprune.rank.rows import lowest_of_nm, lowest_of_rows, row_counts
-from actprune.rank.threshold import Between, lowest, refuse_nan
+from actprune.rank.threshold import lowest, refuse_nan
 from actprune.rank.ties import unit_keys
 from actprune.scopes import NM, Allocation, Scope
 from actprune.types import Budget

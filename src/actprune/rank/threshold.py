@@ -7,7 +7,6 @@ The order is total, so the answer is unique: ascending score, then ascending tie
 joining everything and sorting by (score, tie key) gives, whatever the chunk size, device or order of the layers.
 
     lowest      the public function: which units go
-    Between     the same for many needs that lie close together
     _Streams    many layers' scores as streams of small chunks
     _find       the threshold of a stream: sweeps between two brackets
     _Sample     where the threshold most likely lies; it affects the time, never the answer
@@ -84,42 +83,6 @@ def lowest(read: Read, need: int, seed: int) -> Lowest:
     else:
         streams.mark_near(found, last)
     return Lowest(streams.removed, found.below + at)
-
-
-class Between:
-    """What ``lowest`` says for any need between two answers of it, from the units that lie between them, in order.
-
-    The gathered units take 24 bytes each.
-    """
-
-    def __init__(self, read: Read, low: Lowest, high: Lowest, seed: int) -> None:
-        self._low = low
-        slots = ties.slots(low.removed)
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-        for scored in read():
-            place = (high.removed[scored.name] & ~low.removed[scored.name]).view(-1).nonzero().squeeze(1)
-            cost = scored.cost if isinstance(scored.cost, int) else scored.cost.view(-1)[place]
-            costs = torch.full_like(place, cost) if isinstance(cost, int) else cost
-            ids = place + (slots[scored.name] << ties.INDEX_BITS)
-            found.append((scored.scores.reshape(-1)[place].cpu(), ids.cpu(), costs.cpu()))
-            del scored
-        dtype = _common({values.dtype for values, _, _ in found})
-        found = [(values.to(dtype), ids, costs) for values, ids, costs in found]
-        values, ids, costs = (torch.cat(parts) for parts in zip(*found, strict=True))
-        order = ties.keys(ids, seed).argsort()
-        order = order[values[order].argsort(stable=True)]
-        self._ids, self._reached = ids[order], costs[order].cumsum(0)
-        self._slots = slots
-
-    def lowest(self, need: int) -> dict[str, Tensor]:
-        """``lowest(read, need, seed).removed``."""
-        removed = {name: marks.clone() for name, marks in self._low.removed.items()}
-        if need > self._low.cost:
-            ids = self._ids[: int(torch.searchsorted(self._reached, need - self._low.cost)) + 1]
-            slot, place = ids >> ties.INDEX_BITS, ids & ((1 << ties.INDEX_BITS) - 1)
-            for name, marks in removed.items():
-                marks.view(-1)[place[slot == self._slots[name]].to(marks.device)] = True
-        return removed
 
 
 def _last_key(streams: _Streams, found: _Found, rest: int) -> tuple[int, int]:
@@ -208,7 +171,7 @@ class _Streams:
             self.total += competing_cost(scored)
             self.removed[scored.name] = torch.zeros(scored.scores.shape, dtype=torch.bool, device=scored.scores.device)
             del scored  # a generator that is about to score the next layer must _find the last one gone
-        self.dtype = _common(dtypes)
+        self.dtype = common(dtypes)
         self.slots = ties.slots(self.removed)
 
     def _read(self, scored: Scored) -> None:
@@ -302,7 +265,7 @@ def _stride(scored: Scored) -> int:
     return round(math.cbrt(scored.scores.numel())) | 1
 
 
-def _common(dtypes: set[torch.dtype]) -> torch.dtype:
+def common(dtypes: set[torch.dtype]) -> torch.dtype:
     """The dtype in which all scores are compared: int64, float32 (also for half precision) or float64."""
     if not any(dtype.is_floating_point for dtype in dtypes):
         return torch.int64
