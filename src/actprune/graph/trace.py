@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -30,9 +30,9 @@ Born = Callable[[Value, Tensor], None]
 class Recorder(TorchFunctionMode):
     """Records every torch function called while it is active; layers and modules report to it through hooks."""
 
-    def __init__(self, constants: Iterable[Tensor], born: Born | None = None) -> None:
+    def __init__(self, constants: Iterable[Tensor], wanted: Collection[str] = (), born: Born | None = None) -> None:
         super().__init__()
-        self._born = born
+        self._wanted, self._born = wanted, born  # layers whose activations somebody wants to see
         self.record = Record()
         self.inside = 0  # depth of layers we are in: what happens there belongs to the layer
         self._paused = True
@@ -85,7 +85,7 @@ class Recorder(TorchFunctionMode):
         """A Linear or conv has returned. Called with ``inside`` already lowered."""
         node = self._node(Op("layer", "layer", False), 0, (), {}, self._read(tensors_in(inputs)))
         node.layer, node.module, node.nested = name, module, self.inside > 0
-        axes = frozenset([unit_axis(module)])
+        axes = frozenset([unit_axis(module)] if name in self._wanted else [])
         node.outputs = [self._bind(tensor, node, axes) for tensor in tensors_in(output)]
 
     def module_called(self, entered: Entered, output: Any) -> None:
@@ -158,7 +158,9 @@ class Recorder(TorchFunctionMode):
         inherited = [each.axes for each in producer.inputs if each.shape == value.shape] if producer is not None else []
         value.axes = axes.union(*inherited)
         self._values[id(tensor)] = weakref.ref(tensor), value
-        if storage := _storage(tensor):
+        # Autograd functions make new objects on the same memory; where none can be, nothing needs to be noted of it.
+        storage = _storage(tensor) if torch.is_grad_enabled() else 0
+        if storage:
             place = self._by_storage.setdefault(storage, [])
             place.append((StorageWeakRef(tensor.untyped_storage()), value))  # type: ignore[no-untyped-call]
         if self._born is not None and value.axes and tensor.is_floating_point():

@@ -108,7 +108,7 @@ class Tracer:
         if torch.compiler.is_dynamo_compiling() or self.record is not None or not self._when(root):
             return
         self._stop()
-        recorder = Recorder(_constants(root), self._born)
+        recorder = Recorder(_constants(root), self.layers, self._born)
         self._stack.clear()
         self.calls.clear()
         for tensor in tensors_in((args, kwargs)):

@@ -17,7 +17,7 @@ from actprune.nodes import Graph, Site
 from actprune.pruner.inputs import copied, examples_in, two_examples
 from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
-from actprune.pruner.sites import CHECK, COUNT, Early, Sink, SiteHooks, Switch
+from actprune.pruner.sites import CHECK, COUNT, Arena, Early, Sink, SiteHooks, Switch
 from actprune.state import PruneState
 from actprune.types import Evidence, Sums
 
@@ -441,6 +441,7 @@ class Session:
             for each, _ in self.sinks[name].inputs:
                 self.sinks[name].take_of(each, found[each])
         self._received.clear()
+        self._switch.arena = Arena()
 
 
 def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:

@@ -39,6 +39,7 @@ class Holder:
         self._revealed = False
         self._copies: list[Callable[[], Parameters]] = []
         self._optimizers: list[Optimizer] = []  # those whose state holds weights
+        self._often = False  # whether zeros are held after every step
         self._parts: dict[str, Tensor] = {}  # this rank's part of the masks, True = kept
         self._bits: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
         self._grad_hooks: dict[str, RemovableHandle] = {}
@@ -56,6 +57,9 @@ class Holder:
     def follow(self, optimizers: list[Optimizer]) -> None:
         """The optimizers that are attached: weights in their state are held at zero as well."""
         self._optimizers = [optimizer for optimizer in optimizers if keeps_weights(optimizer)]
+        self._often = bool(optimizers)
+        if not self._often:
+            self._bits.clear()
 
     # ---- dense weights behind the mask -----------------------------------------------------------------------------
 
@@ -161,14 +165,17 @@ class Holder:
     def _zero(self, name: str, values: Tensor) -> None:
         """Clear all bits of pruned entries.
 
-        This runs in every step: on a CPU it is 14 times faster than ``masked_fill_``, and unlike a product it makes 0
-        of a NaN.
+        Where this runs in every step, patterns of bits are kept, as large as the weights: on a CPU that is 14 times
+        faster than ``masked_fill_``, and unlike a product it makes 0 of a NaN.
         """
         if values.shape != self._parts[name].shape:
             raise ModelError(
                 f"{name} is {tuple(values.shape)} now, but its mask is {tuple(self._parts[name].shape)}: another "
                 "parameter is in its place; make a new Pruner for the changed model"
             )
+        if not self._often:
+            values.masked_fill_(~self._parts[name].to(values.device), 0)
+            return
         key = name, values.dtype, values.device
         if key not in self._bits:
             whole_numbers = _INTEGER[values.element_size()]

@@ -22,6 +22,30 @@ from actprune.types import Sums
 OFF, COUNT, CHECK = range(3)
 
 
+class Arena:
+    """Room for many small tensors in few blocks.
+
+    Each by itself would be carved out of the memory that a large activation has just given back, which then does not
+    fit the next one: an allocator grows by all activations although none is alive.
+    """
+
+    def __init__(self, numbers: int = 1 << 18) -> None:
+        self._size, self._used = numbers, numbers
+        self._block = torch.empty(0, dtype=torch.int64)
+
+    def keep(self, value: Tensor) -> Tensor:
+        """A copy of a tensor of 8-byte numbers in here; what does not belong here is returned as it is."""
+        count = value.numel()
+        if value.device.type != "cpu" or value.itemsize != 8 or count > self._size // 8:
+            return value
+        with torch.inference_mode(False):
+            if self._used + count > self._size:
+                self._block, self._used = torch.empty(self._size, dtype=torch.int64), 0
+            room = self._block[self._used : self._used + count].view(value.dtype).view(value.shape)
+        self._used += count
+        return room.copy_(value)
+
+
 class Switch:
     """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), which tokens are real
     (None: all), and where to write.
@@ -30,6 +54,7 @@ class Switch:
     def __init__(self) -> None:
         self.level = OFF
         self.real: Tensor | None = None
+        self.arena = Arena()
         self.scratch = Scratch()
 
 
@@ -48,13 +73,15 @@ class Early:
     @classmethod
     def of(cls, evidence: Iterable[OfActivations], values: Tensor, axis: int, switch: Switch) -> Early:
         """Look at a tensor that is new."""
+        keep = switch.arena.keep
         if switch.real is not None:
             values, axis = without_padding(values, axis, switch.real)
         rows, units, sums = rows_of(values, axis), values.shape[axis], {}
         for each in evidence if rows else ():
-            sums[each] = each.init(units, values)
-            each.update(sums[each], values, axis)
-        return cls(rows, units, sums, unsound(values) if switch.level == CHECK else None)
+            own = each.init(units, values)
+            each.update(own, values, axis)
+            sums[each] = {key: keep(value) for key, value in own.items()}
+        return cls(rows, units, sums, keep(unsound(values)) if switch.level == CHECK else None)
 
 
 def unsound(values: Tensor) -> Tensor:
