@@ -243,6 +243,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor.untyped_storage()._cdata: names[id(tensor)] for _, _, tensor in _parameters(root) if tensor.dim() > 1
         }
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled under it, and to say so would import the compiler, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run ``func``; count if it multiplies."""
         kwargs = kwargs or {}
