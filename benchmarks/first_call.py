@@ -75,7 +75,7 @@ def build(name: str) -> tuple[nn.Module, Callable[[nn.Module], Any]]:
     if source == "torchvision":
         import torchvision
 
-        options = {"init_weights": True} if what == "googlenet" else {}
+        options = {"init_weights": True, "aux_logits": False} if what == "googlenet" else {}
         x = torch.randn(2, 3, 224, 224)
         return torchvision.models.get_model(what, num_classes=10, **options), lambda each: each(x)
     import transformers
@@ -116,6 +116,8 @@ def one(name: str) -> dict[str, Any]:
 
 def declare_torchvision() -> None:
     """Its operators, for a wheel that was built for another PyTorch and brings none that load here."""
+    if _LIBRARIES:
+        return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
                    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from actprune import lab
 from actprune.lab.cli.main import app
+from actprune.lab.compare import Training, chosen, sweep, trials_of
 from actprune.lab.compare.figures import figures
 from actprune.lab.models import import_object
 from actprune.lab.report.html import write
@@ -125,3 +126,18 @@ def test_inspect_says_what_a_file_holds(tmp_path):
     assert f"weights {network['weights']:,} -> {network['kept']:,}" in words(
         runner.invoke(app, ["inspect", str(file)]).output
     )
+
+
+@pytest.mark.parametrize("name", ["support.networks_shown:Recurrent", "support.networks_shown:convolutional"])
+def test_a_comparison_leaves_the_same_weights_of_the_whole_network(tmp_path, name):
+    training = Training(epochs=4)
+    baselines = [(each, 0.1) for each in chosen(["magnitude-global", "activation"])]
+    swept = sweep(trials_of(["digits"], [name], baselines, (0,), training), tmp_path)
+    assert not swept.failed
+    model = import_object(name)()
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    for row in (row for row in swept.rows if row["baseline"] != "dense"):
+        assert row["status"] == "ok", row["reason"]
+        assert row["weights"] == weights
+        assert row["kept"] == pytest.approx(weights - round(0.1 * weights), abs=0.01 * weights)
+        assert row["actual"] == pytest.approx(1 - row["kept"] / weights)
