@@ -74,6 +74,26 @@ def test_schedule_free_eval_and_train_revive_nothing(kind):
         assert zeros_held(model, pruner)
 
 
+def test_a_folded_constant_stays_when_a_schedule_free_optimizer_switches():
+    schedulefree = pytest.importorskip("schedulefree")
+    model = small_net()
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.bias.fill_(0.7)  # dead neurons send something
+    optimizer = schedulefree.SGDScheduleFree(model.parameters(), lr=0.01)
+    optimizer.train()
+    pruner = Pruner(model, methods.activation(0.6, score="neuron")).attach(optimizer)
+    steps(model, optimizer, 1)
+    with pruner.observe():
+        model(small_data()[0])
+    before = model[4].bias.detach().clone()
+    pruner.prune()
+    folded = model[4].bias.detach() - before
+    assert folded.abs().max() > 0.01
+    optimizer.eval()
+    assert (model[4].bias.detach() - before - folded).abs().max() < 0.1 * folded.abs().max()
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
 def test_one_optimizer_per_parameter_that_steps_inside_backward(kind):
     model, plain = small_net(), small_net()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,6 +87,22 @@ def keeps_weights(optimizer: Optimizer) -> bool:
     in their ``train()`` and ``eval()``.
     """
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+@contextmanager
+def weights_followed(
+    optimizers: list[Optimizer], tensors: Mapping[str, Tensor], names: Collection[str]
+) -> Iterator[None]:
+    """What changes in the named parameters inside the block also changes in the weights that optimizers keep ("z")."""
+    keeping = [optimizer for optimizer in optimizers if keeps_weights(optimizer)]
+    before = {name: local(tensors[name]).clone() for name in names if keeping}
+    yield
+    with torch.no_grad():
+        for optimizer in keeping:
+            for name, was in before.items():
+                kept = optimizer.state.get(tensors[name], {}).get("z")
+                if isinstance(kept, Tensor) and local(kept).shape == was.shape:
+                    local(kept).add_(local(tensors[name]) - was)
 
 
 @torch.no_grad()

@@ -177,8 +177,10 @@ class Pruner:
     def _apply(self, edit: Edit) -> None:
         """Put an edit in force, and count the pruning step."""
         state = self.state
-        for model, values in zip([self._prunable, *self._copies], [edit.weights, *edit.copies], strict=True):
-            model.put(values)
+        with opt.weights_followed(list(self._handles), self._prunable.tensors(), edit.weights):
+            self._prunable.put(edit.weights)
+        for copy, values in zip(self._copies, edit.copies, strict=True):
+            copy.put(values)
         state.masks = edit.masks
         self._holder.masks_changed()
         if self.recipe.restarts:
