@@ -102,7 +102,7 @@ def one(name: str) -> dict[str, Any]:
     report = pruner.prune()
     seconds = time.perf_counter() - began
     call(model)
-    kinds = {"firing counted at": 0, "mean |activation| at": 0, "always firing:": 0}
+    kinds = {"firing counted at": 0, "mean |activation| at": 0, "always firing:": 0, "firing counted if": 0}
     for part in "; ".join(report.notes).split("; "):
         for kind in kinds:
             if part.startswith(kind):
@@ -111,6 +111,7 @@ def one(name: str) -> dict[str, Any]:
         "name": name, "seconds": seconds, "actual": report.actual, "sparsity": report.sparsity,
         "prunable": report.network.prunable_share, "counted": kinds["firing counted at"],
         "mean_abs": kinds["mean |activation| at"], "always": kinds["always firing:"],
+        "seen": kinds["firing counted if"],
     }  # fmt: skip
 
 
@@ -146,22 +147,22 @@ def apart(name: str) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     works = sum("error" not in row for row in rows)
-    head = ("network", "s", "of prunable removed", "prunable", "counted", "mean |a|", "always")
+    head = ("network", "s", "of prunable removed", "prunable", "counted", "mean \\|a\\|", "as seen", "always")
     lines = [
         "# `activation(0.5)` at the first call\n",
         f"Made by `python benchmarks/first_call.py`: {works} of {len(rows)} networks. One batch of two examples, no "
         "arguments. *Prunable*: share of the network's weights in layers that can be pruned. The last columns: layers "
-        "whose firing is counted (exact zeros), judged by mean |activation| (smooth or gated), always firing (no "
-        "non-linearity before the next reader).\n",
+        "whose firing is counted (exact zeros), judged by mean |activation| (smooth or gated), one or the other by "
+        "what is seen (modules that PyTorch does not have), always firing (no non-linearity before the next reader).\n",
         f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
     ]  # fmt: skip
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['name']} | {row['error']} | | | | | |")
+            lines.append(f"| {row['name']} | {row['error']} | | | | | | |")
             continue
         lines.append(
             f"| {row['name']} | {row['seconds']:.1f} | {row['actual']:.2%} | {row['prunable']:.1%} | "
-            f"{row['counted']} | {row['mean_abs']} | {row['always']} |"
+            f"{row['counted']} | {row['mean_abs']} | {row['seen']} | {row['always']} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -66,6 +66,32 @@ class Swish(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class ChannelsLast(nn.Module):
+    """ConvNeXt's LayerNorm over channels: they lie elsewhere inside."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(wide))
+
+    def forward(self, x):
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.scale.shape, self.scale).permute(0, 3, 1, 2)
+
+
+class Round(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Rounding(nn.Module):
+    def forward(self, x):
+        return Round.apply(x)
+
+
 def bert():
     return nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
 
@@ -77,6 +103,19 @@ NETS = {
     "leaky": (lambda: nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(), nn.Linear(8, 3)), (4, 6)),
     "swish": (lambda: nn.Sequential(nn.Linear(6, 8), Swish(), nn.Linear(8, 3)), (4, 6)),
     "glu": (Glu, (4, 6)),
+    "norm": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            ChannelsLast(8),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 4, 1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(16, 2),
+        ),
+        (4, 3, 6, 6),
+    ),
+    "own": (lambda: nn.Sequential(nn.Linear(6, 8), Rounding(), nn.Linear(8, 3)), (4, 6)),
     "glu-swapped": (GluSwapped, (4, 6)),
     "geglu": (lambda: Glu(F.gelu), (4, 6)),
     "reglu": (lambda: Glu(F.relu), (4, 6)),
@@ -92,6 +131,9 @@ TREATED = {
     "gelu": "mean |activation| at 0, 2",
     "linear": "always firing: 0, 1",
     "swish": "mean |activation| at 0",
+    "norm": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0; "
+    "mean |activation| at 3",
+    "own": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0",
     "glu": "mean |activation| at gate, up; always firing: down",
     "glu-swapped": "mean |activation| at up, gate; always firing: down",
     "reglu": "firing counted at gate, up; always firing: down",

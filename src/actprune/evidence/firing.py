@@ -86,13 +86,22 @@ class FiringWhereZero(Firing):
 
     def told(self, sites: Mapping[str, Site | None]) -> str:
         """How each layer was judged, in one line. None: a function read its weight, so that no site is known."""
-        kinds: dict[str, list[str]] = {"firing counted at": [], "mean |activation| at": [], "always firing:": []}
+        kinds: dict[str, list[str]] = {kind: [] for kind in (_COUNTED, _SEEN, _SMOOTH, _ALWAYS)}
         for name, site in sites.items():
-            counted = site is not None and (site.exact_zero or not site.known)
-            smooth = site is not None and site.smooth
-            kind = "firing counted at" if counted else "mean |activation| at" if smooth else "always firing:"
-            kinds[kind].append(name.removesuffix(".weight"))
+            kinds[_treatment(site)].append(name.removesuffix(".weight"))
         return "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
+
+
+_COUNTED, _SMOOTH, _ALWAYS = "firing counted at", "mean |activation| at", "always firing:"
+_SEEN = "firing counted if ever zero, else mean |activation|, behind modules of your own at"
+
+
+def _treatment(site: Site | None) -> str:
+    if site is None or not site.smooth:
+        return _ALWAYS
+    if site.exact_zero:
+        return _COUNTED
+    return _SMOOTH if site.known else _SEEN
 
 
 def _never_zero(site: Site) -> str:

@@ -105,6 +105,10 @@ class Recorder(TorchFunctionMode):
             value.module = (entered.path, entered.call)
         if not type(module).__module__.startswith("torch.nn") and _may_be_an_activation(module):
             self.record.leaves.append(Leaf(name, inputs, value))
+            axes = value.axes.union(*(each.axes for each in inputs if each.shape == value.shape))
+            if axes != value.axes:  # inside, the units may have lain elsewhere for a while
+                value.axes = axes
+                self._show(value, output)
 
     def finished(self, output: Any) -> None:
         """The forward is over and has returned ``output``."""
@@ -163,9 +167,12 @@ class Recorder(TorchFunctionMode):
         if storage:
             place = self._by_storage.setdefault(storage, [])
             place.append((StorageWeakRef(tensor.untyped_storage()), value))  # type: ignore[no-untyped-call]
+        self._show(value, tensor)
+        return value
+
+    def _show(self, value: Value, tensor: Tensor) -> None:
         if self._born is not None and value.axes and tensor.is_floating_point():
             self._born(value, tensor)
-        return value
 
 
 def _gathers_parameters() -> bool:

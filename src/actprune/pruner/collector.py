@@ -420,7 +420,7 @@ class Session:
     def _born(self, value: Value, tensor: Tensor) -> None:
         """A value that may be a site, while it is there: whose it is will be known when the forward is over."""
         outputs = [each for each in self._evidence if each.sees == "output"]
-        for axis in value.axes:
+        for axis in value.axes - value.early.keys():
             value.early[axis] = Early.of(outputs, tensor, axis, self._switch)
 
     def _called(self, name: str, layer: nn.Module, inputs: Any) -> None:
