@@ -238,7 +238,7 @@ class LiveSource:
                 for (name, parameter), part in zip(self._parameters.items(), found, strict=True):
                     whole = torch.zeros_like(full(parameter)) if part is None else full(part)
                     total[name] = total[name] + whole if name in total else whole
-        return total
+        return averaged_gradients(total) if gradient.needs_data else total  # without data all ranks have the same
 
     def _learnt(self, name: str) -> Sums:
         return {key: value.detach() for key, value in self.state.learnt.get(name, {}).items()}
