@@ -42,7 +42,7 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
     exec("import actprune\n" + BLOCKS[number], space)
     printed = capsys.readouterr().out
     if number == 0:
-        assert "target 90.00%, actual 90" in printed
+        assert "of the prunable weights, target 90.00%" in printed
     if number == 1:
         assert space["pruner"].finished
         again = {**names(), "resuming": True}
@@ -60,7 +60,7 @@ def test_readme_block(number, tmp_path, monkeypatch, capsys):
         assert printed.split() == ["synflow", "90%", "rigl", "90%", "sparsegpt", "50%"]
     if number == 6:
         assert space["pruner"].state.pruning_step == 3
-        assert "target 80.00%, actual 80" in printed
+        assert "removed 80.00% of the prunable weights, target 80.00%" in printed
     if number == 4:
         assert sum(p.numel() for p in space["small"].parameters()) < sum(p.numel() for p in space["model"].parameters())
 

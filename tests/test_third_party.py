@@ -121,7 +121,7 @@ def test_evidence_and_criterion():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 2))
     with torch.no_grad():
         model[0].weight.copy_(torch.diag(torch.tensor([1.0, 2.0, 3.0])))
-    pruner = Pruner(model, ranked(1 / 3, criterion=PeakTimesNorm(), skip_output=True, scope="layer"))
+    pruner = Pruner(model, ranked(1 / 3, criterion=PeakTimesNorm(), skip_output=True, scope="layer"), keep_zeros=False)
     with pruner.observe():
         model(torch.eye(3)[[0, 0, 0, 0, 1, 2]])  # the first is the peak of 4 rows, the others of one each
     pruner.prune()

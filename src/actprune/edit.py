@@ -49,6 +49,7 @@ class Edit(NamedTuple):
              this rank's part. What a mask removes is zero afterwards, whatever stands here
     born     entries that grew in this step, bool by weight name: their optimizer state starts again
     dropout  new dropout rates by module path
+    copies   new values of parameters of each copy of the model (EMA), by name (filled in by ``pruning_step``)
     dead     cost of what repairs removed in addition because it was dead (filled in by ``pruning_step``)
     """
 
@@ -57,6 +58,7 @@ class Edit(NamedTuple):
     born: Mapping[str, Tensor] = {}
     dropout: Mapping[str, float] = {}
     dead: int = 0
+    copies: tuple[Mapping[str, Tensor], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -332,8 +334,9 @@ def final_fraction(budget: Budget, total_weights: int) -> float:
 
 
 @torch.no_grad()
-def pruning_step(method: Method, view: View, quota: Quota) -> Edit:
-    """The whole pruning step: the method's edit, then its repairs.
+def pruning_step(method: Method, view: View, quota: Quota, copies: Sequence[View] = ()) -> Edit:
+    """The whole pruning step: the method's edit, then its repairs; these also on copies of the model, whose own weights
+    send other constants.
 
     Raises what they raise, and LayerCollapseError when a layer would be emptied that may not be.
     """
@@ -346,14 +349,22 @@ def pruning_step(method: Method, view: View, quota: Quota) -> Edit:
     edit = method.edit(view, quota)
     chosen = edit.masks
     _check_masks(method, view, chosen)
-    for repair in method.repairs:
-        edit = repair.repair(view, edit)
+    others = tuple(_repaired(method, each, edit).weights for each in copies)
+    edit = _repaired(method, view, edit)._replace(copies=others)
     _refuse_collapse(method, edit.masks, quota)
     if edit.masks is chosen:
         return edit
-    lost = {facts.name: chosen[facts.name] & ~edit.masks[facts.name] for facts in view.facts}
-    dead = sum(int(torch.count_nonzero(lost[facts.name])) * price(quota.budget, facts) for facts in view.facts)
+    dead = 0
+    for facts in view.facts:
+        lost = chosen[facts.name] & ~edit.masks[facts.name]
+        dead += int(torch.count_nonzero(lost)) * price(quota.budget, facts)
     return edit._replace(dead=dead)
+
+
+def _repaired(method: Method, view: View, edit: Edit) -> Edit:
+    for repair in method.repairs:
+        edit = repair.repair(view, edit)
+    return edit
 
 
 def price(budget: Budget, facts: LayerFacts) -> int:

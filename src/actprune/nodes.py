@@ -19,6 +19,8 @@ class Site:
     exact_zero  can the operation return exactly zero over a range of inputs? Then ``!= 0`` means firing
     axis        of the units: 1 for a conv (0 without batch axis), -1 for a Linear
     known       whether the operation is one whose zeros we know about
+    smooth      whether it is a non-linearity or a gate, whatever it does about zeros; False: the layer's own output, or
+                a norm of it, which says nothing of whether a neuron fires
     """
 
     layer: str
@@ -29,6 +31,7 @@ class Site:
     exact_zero: bool
     axis: int
     known: bool = True
+    smooth: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Graph:
     consumers  None: not understood (residual sum, concat, matmul, also a model output ...), so orphans must stay
     outputs    layers whose activation becomes the model's output without passing another layer
     repeats    further sites of layers that are called more than once in one forward (shared modules, tied weights)
+    elsewhere  layers that were not called, but whose weight a function has read (``nn.MultiheadAttention``'s out_proj)
     """
 
     sites: dict[str, Site]
     consumers: dict[str, tuple[Consumer, ...] | None]
     outputs: tuple[str, ...]
     repeats: dict[str, tuple[Site, ...]] = field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
 
     def every_site(self) -> Iterator[Site]:
         """All sites, repeated ones included."""
@@ -73,6 +78,7 @@ class Graph:
                 for name, readers in self.consumers.items()
             },
             "outputs": list(self.outputs),
+            "elsewhere": list(self.elsewhere),
         }
 
     @classmethod
@@ -82,11 +88,16 @@ class Graph:
             name: None if readers is None else tuple(Consumer(**reader) for reader in readers)
             for name, readers in stored["consumers"].items()
         }
-        return cls.of([Site(**site) for site in stored["sites"]], consumers, tuple(stored["outputs"]))
+        sites = [Site(**site) for site in stored["sites"]]
+        return cls.of(sites, consumers, tuple(stored["outputs"]), tuple(stored["elsewhere"]))
 
     @classmethod
     def of(
-        cls, every: list[Site], consumers: dict[str, tuple[Consumer, ...] | None], outputs: tuple[str, ...]
+        cls,
+        every: list[Site],
+        consumers: dict[str, tuple[Consumer, ...] | None],
+        outputs: tuple[str, ...],
+        elsewhere: tuple[str, ...] = (),
     ) -> Graph:
         """A graph of sites in execution order, repeated ones included."""
         sites: dict[str, Site] = {}
@@ -96,7 +107,7 @@ class Graph:
                 repeats[site.layer] = (*repeats.get(site.layer, ()), site)
             else:
                 sites[site.layer] = site
-        return cls(sites, consumers, outputs, repeats)
+        return cls(sites, consumers, outputs, repeats, tuple(name for name in elsewhere if name not in sites))
 
     def joined(self, later: Graph) -> Graph:
         """Both graphs in one, for models that reach different layers in different forwards."""
@@ -105,4 +116,4 @@ class Graph:
         for name, readers in later.consumers.items():
             consumers[name] = readers if consumers.get(name, readers) == readers else None
         outputs = tuple(dict.fromkeys((*self.outputs, *later.outputs)))
-        return Graph.of(sites, consumers, outputs)
+        return Graph.of(sites, consumers, outputs, tuple(dict.fromkeys((*self.elsewhere, *later.elsewhere))))

@@ -191,6 +191,10 @@ class Ranked(Method):
         return Edit(after, born=born)
 
 
+_NEAR = 1 << 20
+"""So close together selections are looked up among the units between them, in order."""
+
+
 def fitted(part: Any, view: View) -> Any:
     """A criterion or an allocation that must see all layers first, having seen them."""
     return part.fit(view) if hasattr(part, "fit") else part
@@ -216,12 +220,15 @@ def _with_dead_inside(selection: Selection, target: int, closure: Callable[[Mask
     The closure only removes more, so what is removed in all grows with the selection and bisection finds the place.
     """
     low, high, due = 0, target, selection.due(target)
-    best = selection.masks(high)
+    select: Callable[[int], Masks] = selection.masks
+    best = select(high)
     if selection.removed(closure(best)) <= due:
         return best
     while low < high:
+        if high - low <= _NEAR and select == selection.masks:
+            select = selection.between(low, high)
         middle = (low + high) // 2
-        masks = selection.masks(middle)
+        masks = select(middle)
         if selection.removed(closure(masks)) >= due:
             high, best = middle, masks
         else:

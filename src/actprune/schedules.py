@@ -6,7 +6,7 @@ import functools
 import random
 from dataclasses import dataclass
 
-from actprune.errors import RecipeError
+from actprune.errors import ObservationError, RecipeError
 from actprune.types import Progress
 
 
@@ -182,6 +182,16 @@ def _hits(schedule: Decaying) -> int:
     return sum(schedule.hits(step) for step in range(schedule.begin, schedule.stop + 1))
 
 
+def _accuracy(metric: float) -> float:
+    """The metric, to compare with accuracies. Raises ObservationError for a percentage, which reaches them all."""
+    if metric > 1.0 + 1e-6:
+        raise ObservationError(
+            f"the reported metric is {metric:g}, and this schedule prunes at accuracies 0..1; report a fraction, such "
+            f"as {metric / 100:g} for {metric:g} %"
+        )
+    return metric
+
+
 @dataclass(frozen=True)
 class AccuracyTriggered:
     """The founding method: pruning i when the training accuracy reaches start + i (stop - start)/pruning_steps.
@@ -210,7 +220,7 @@ class AccuracyTriggered:
         """True when the reported accuracy has reached the next threshold."""
         if progress.metric is None or progress.pruning_step >= self.pruning_steps:
             return False
-        return progress.metric >= self.threshold(progress.pruning_step)
+        return _accuracy(progress.metric) >= self.threshold(progress.pruning_step)
 
     def target(self, progress: Progress, final: float) -> float:
         """Final * (sum of decay^i up to this pruning step) / (sum over all pruning steps)."""
@@ -241,7 +251,7 @@ class LayerByLayer:
     def due(self, progress: Progress) -> bool:
         """True when the accuracy is back at the level of the last pruning."""
         wanted = self.start if progress.metric_at_last_prune is None else progress.metric_at_last_prune
-        return progress.metric is not None and progress.metric >= wanted
+        return progress.metric is not None and _accuracy(progress.metric) >= wanted
 
     def target(self, progress: Progress, final: float) -> float:
         """The full budget for the layer whose turn it is (the allocation picks the layer)."""

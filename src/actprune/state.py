@@ -11,29 +11,39 @@ from actprune.errors import CheckpointError
 from actprune.nodes import Graph
 from actprune.types import Progress, Sums
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass
 class PruneState:
     """Masks live here, outside the model (``PruneState.masks``, bool, True = kept, keyed by clean parameter name).
 
+    With several ranks (DDP, FSDP) each has a state of its own. ``Pruner.state_dict()`` makes one of them that is right
+    for all and for any other number of ranks; what is said of ranks below is how. All else is alike on every rank.
+
     masks      full (never sharded) masks, on CPU or on the parameter's device
-    sums       evidence of activations per weight name
-    gradients  summed gradients per weight name, for the next pruning step
-    snapshot   parameters and buffers to rewind to, by name
-    moments    evidence of the weights at the first pruning step
-    learnt     what the penalty learns beside each weight (live parameters)
-    dense      the dense weights behind the mask, for a method that keeps them
+    sums       evidence of activations per weight name. Each rank's own; they are added up for a pruning step. Stored:
+               the sums over all ranks, which the first rank takes over while the others go on from zeros
+    gradients  summed gradients per weight name, for the next pruning step. Each rank's own; stored: their mean
+    snapshot   parameters and buffers to rewind to, by name. A rank's shard where they are sharded; stored: whole, and
+               buffers are those of rank 0
+    moments    evidence of the whole weights at the first pruning step
+    learnt     what the penalty learns beside each weight (live parameters, whole: a sharded model is refused one)
+    dense      the dense weights behind the mask, for a method that keeps them. A rank's shard; stored: whole
     dropout    dropout rates as they were before they were rescaled, by module path
     dropout_now  dropout rates in force
-    inputs     calibration inputs, ``(args, kwargs)`` each, for a method that collects evidence again on them
+    inputs     calibration inputs, ``(args, kwargs)`` each, for a method that collects evidence again on them. Each
+               rank's own; stored: those of all, of which rank r of n takes ``inputs[r::n]``,
+               or its share of the examples of each where they are too few
     pruned_at  optimizer steps at the latest pruning step
     positions  output positions per example of each layer (1 for a Linear on vectors, 24*24 for a first LeNet conv)
+    flop       of the whole dense network for one example, by the weight that a product reads ("": none); None: not
+               counted yet
     graph      where each activation is final and who reads it
     dead       cost (weights, or FLOP for a FLOP budget) of all dead weights removed so far
-    forwards   training forwards seen by live counting, of which each ``count_every``-th is counted
-    example    two examples of the first observed input, to measure what a dead neuron still sends
+    forwards   training forwards seen by live counting, of which each ``count_every``-th is counted.
+               Stored: rank 0's
+    example    two examples of the first observed input, to measure what a dead neuron still sends. Stored: rank 0's
     """
 
     masks: dict[str, Tensor] = field(default_factory=dict)
@@ -47,6 +57,7 @@ class PruneState:
     dropout_now: dict[str, float] = field(default_factory=dict)
     inputs: list[Any] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
+    flop: dict[str, int] | None = None
     graph: Graph | None = None
     example: Any = None
     forwards: int = 0

@@ -268,3 +268,58 @@ def test_data_that_nobody_asked_for():
 def test_scales_for_rows_without_cells(rows):
     """An axis of length 0 does not make the rows free: int8row has a scale for each."""
     refused(lying([Spec("w", (rows, 0), "coded-all", "int8row")], b"\0" * 64), "too long|damaged or hostile|the limit")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ["relu", "expand", ["linear", [10**8, 2, 16]]],
+        ["relu", "repeat", ["linear", [2**20, 2**10]]],
+        ["relu", "full", [[2**40], 1.0]],
+        ["relu", "arange", [2**62]],
+        ["relu", "repeat_interleave.self_int", ["linear", 10**7]],
+        ["relu", "new_zeros", ["linear", [2**31, 2**31]]],
+        ["relu", "cat", [["linear"] * 100_000, -1]],
+        ["relu", "operator.mul", [[1, 2, 3], 10**12]],
+    ],
+    ids=lambda step: step[1],
+)
+def test_steps_that_would_take_the_users_memory(step, tmp_path):
+    """Refused when the file is read; the argument that the message names lets a trusted file through."""
+    value = json.loads(header_text(FILES["coded"]))
+    steps = value["structure"]["steps"]
+    steps[[row[0] for row in steps].index("relu")] = step
+    data = with_header(FILES["coded"], json.dumps(value).encode())
+    refused(data, ".")
+    (tmp_path / "model").write_bytes(data)
+    with pytest.raises(ArtifactError):
+        load(tmp_path / "model")
+
+
+def test_growth_is_the_callers(tmp_path):
+    path = save(SPARSE, tmp_path / "model")
+    value = json.loads(header_text(path.read_bytes()))
+    steps = value["structure"]["steps"]
+    row = next(row for row in steps if row[0] == "relu")
+    row[1:] = ["repeat", [row[2][0], [2**21, 1]]]
+    path.write_bytes(with_header(path.read_bytes(), json.dumps(value).encode()))
+    with pytest.raises(ArtifactError, match=r"'relu' \(repeat\).*the bound is 67108864 bytes.*growth=") as caught:
+        load(path)
+    growth = float(str(caught.value).partition("growth=")[2].split()[0])
+    load(path, growth=growth)
+    load(path, growth=float("inf"))
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ArtifactError, match="expected a positive number"):
+            load(path, growth=wrong)
+
+
+@pytest.mark.parametrize("cells", [10**12, 2**39, 2**34, 2**28])
+@pytest.mark.parametrize(
+    "stored", ["gaps fp32", "gaps bool", "coded shared1", "bits index", "gaps index", "huffman shared1"]
+)
+def test_a_tiny_payload_that_claims_very_many_zeros(stored, cells):
+    encoding, kind = stored.split()
+    extent = {"index": cells, "shared1": 5 if encoding == "huffman" else 0}.get(kind, 0)
+    dtype = {"index": "int64", "bool": "bool"}.get(kind, "float32")
+    shape = (0,) if kind == "index" else (cells,)
+    refused(lying([Spec("w", shape, encoding, kind, dtype, extent)], raw=bytes([1, 0, 0, 0])), ".")

@@ -24,7 +24,7 @@ def summed(evidence, values, axis=-1):
 
 def test_hand_computed_sums():
     assert summed(Firing(), VALUES)["fired"].tolist() == [0, 1, 2]
-    assert summed(Firing(1.0), VALUES)["fired"].tolist() == [0, 0, 1]
+    assert summed(Firing(1.0), VALUES)["fired"].tolist() == [0, 0, 2]  # |value| > 1
     assert summed(Firing(), VALUES)["rows"].item() == 2
     assert summed(MeanAbs(), VALUES)["out_abs"].tolist() == [0, 1, 5]
     moments = summed(OutputMoments(), VALUES)

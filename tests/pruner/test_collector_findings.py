@@ -91,7 +91,7 @@ def test_activations_that_are_never_zero(activation, function, name):
         watch = collector(model, Firing(0.1))
         with watch.observing():
             model(x)
-        assert fired(watch, layer) == ((function(source[0](x)) > 0.1).sum(0).tolist(), 8)
+        assert fired(watch, layer) == ((function(source[0](x)).abs() > 0.1).sum(0).tolist(), 8)
 
 
 def test_a_hidden_layer_without_activation_is_named_but_an_output_layer_is_not():

@@ -10,6 +10,11 @@ LAYERS = [
     {"name": "fc1.weight", "shape": [6, 8], "total": 48, "kept": 10, "neurons": 6, "neurons_alive": 4, "rank": 4},
     {"name": "fc2.weight", "shape": [3, 6], "total": 18, "kept": 9, "neurons": 3, "neurons_alive": 3, "rank": 3},
 ]
+NETWORK = {
+    "weights": 66, "kept": 19, "biases": 9, "sparsity": 47 / 66, "compression": 66 / 19, "flop": 132, "flop_left": 38,
+    "flop_kept": 38 / 132, "prunable": 48, "prunable_kept": 10, "prunable_share": 48 / 66,
+    "left_alone": [{"name": "fc2.weight", "kind": "Linear", "shape": [3, 6], "total": 18, "kept": 18, "why": HOSTILE}],
+}  # fmt: skip
 
 
 def config(**changes):
@@ -23,8 +28,9 @@ def summary(**changes):
         "run": "one", "data": "digits", "model": "article", "method": "activation", "seed": 0, "target": 0.7,
         "actual": 0.7, "compression": 10 / 3, "flop_kept": 0.3, "pruning_steps_done": 2, "pruning_steps_planned": 2,
         "train_accuracy": 0.99, "validation_accuracy": 0.95, "test_accuracy": 0.951, "test_loss": 0.2,
-        "dense": {"epoch": 2, "train_accuracy": 0.9, "validation_accuracy": 0.952}, "layers": LAYERS, "epochs": 4,
-        "steps": 84, "stopped_by": "accuracy", "seconds": 3.2, "remark": None, **changes,
+        "dense": {"epoch": 2, "train_accuracy": 0.9, "validation_accuracy": 0.952}, "layers": LAYERS,
+        "network": NETWORK, "budget_of": "prunable", "sparsity": 47 / 66, "epochs": 4, "steps": 84,
+        "stopped_by": "accuracy", "seconds": 3.2, "remark": None, **changes,
     }  # fmt: skip
 
 

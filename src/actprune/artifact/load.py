@@ -13,39 +13,48 @@ from actprune.artifact.document import Document, read
 from actprune.artifact.encoding import MAX_BYTES
 from actprune.errors import ArtifactError
 from actprune.program import Program, Ref
+from actprune.program.bound import GROWTH
 
 M = TypeVar("M", bound=nn.Module)
 
 
 @overload
-def load(path: str | Path, *, into: None = None, max_bytes: int = MAX_BYTES) -> Program: ...
+def load(path: str | Path, *, into: None = None, max_bytes: int = MAX_BYTES, growth: float = GROWTH) -> Program: ...
 
 
 @overload
-def load(path: str | Path, *, into: M, max_bytes: int = MAX_BYTES) -> M: ...
+def load(path: str | Path, *, into: M, max_bytes: int = MAX_BYTES, growth: float = GROWTH) -> M: ...
 
 
-def load(path: str | Path, *, into: nn.Module | None = None, max_bytes: int = MAX_BYTES) -> nn.Module:
+def load(
+    path: str | Path, *, into: nn.Module | None = None, max_bytes: int = MAX_BYTES, growth: float = GROWTH
+) -> nn.Module:
     """The model in a file that ``save`` wrote, in evaluation mode.
 
     into       a model of the original class, of any widths: its layers are changed to the stored widths, its weights
                replaced; it is returned, and untouched if that fails. None: a Program, which needs no class
     max_bytes  of the file, and of the tensors in memory
+    growth     how many times the bytes of its inputs, or of its largest tensor, any value of a forward may take (64 MiB
+               are always free; see ``program.bound``); math.inf for a file you trust
 
     No code is run that comes from the file: it holds numbers and names of listed operations. Whatever is wrong with a
-    file (truncated, changed, hostile) is an ArtifactError, in bounded time and memory.
+    file (truncated, changed, hostile) is an ArtifactError, in bounded time and memory. What a forward would allocate
+    beyond ``growth`` is one here, where it can be told without an input, else when the program is called, before it
+    allocates.
     """
-    program = build(read(path, max_bytes)[0])
+    program = build(read(path, max_bytes)[0], growth)
     return program if into is None else fill(into, program).eval()
 
 
-def build(doc: Document) -> Program:
-    """The program that a document describes. Raises ArtifactError when it is inconsistent."""
+def build(doc: Document, growth: float = GROWTH) -> Program:
+    """The program that a document describes. Raises ArtifactError when it is inconsistent, or allocates too much."""
+    if not growth > 0:
+        raise ArtifactError(f"growth={growth!r}: expected a positive number such as 256, or math.inf")
     try:
         tensors = doc.tensors()
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ArtifactError(f"the file is damaged: {str(error)[:200]}") from error
-    return Program.build(doc.header.structure, tensors).eval()
+    return Program.build(doc.header.structure, tensors, growth).eval()
 
 
 # ---- into a model of the original class -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ class _Search:
         size = round(estimated_size(doc))
         if size >= smaller_than:
             return None
-        program = build(doc)
+        program = build(doc, math.inf)
         return _Attempt(source, program, doc, size, values, float(self.evaluate(program)))
 
     def _note(self, what: str, found: _Attempt, tuned: bool) -> bool:

@@ -17,7 +17,10 @@ from actprune.state import PruneState
 
 
 def names_held(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
-    """Names of the model's parameters by identity. Raises CompactionError when the optimizer holds any others."""
+    """Names of the model's parameters by identity.
+
+    Raises CompactionError when the optimizer holds any others, or something that cannot be cut along with them.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -26,7 +29,52 @@ def names_held(optimizer: Optimizer, model: nn.Module) -> dict[int, str]:
                     f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's; give "
                     "compact() the optimizer of the model that is compacted"
                 )
+    _refuse_uncuttable(optimizer, names)
     return names
+
+
+def _refuse_uncuttable(optimizer: Optimizer, names: Mapping[int, str]) -> None:
+    kind = type(optimizer).__name__
+    remedy = "leave optimizer= out, and make a new optimizer with the small model's parameters()"
+    for attribute, value in vars(optimizer).items():
+        if attribute not in ("param_groups", "state", "defaults") and _holds(value, names):
+            raise CompactionError(
+                f"{kind} keeps the parameters in its attribute {attribute} as well, so that it cannot be pointed at "
+                f"smaller ones; {remedy}"
+            )
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            if any(not _ours(hook) for hook in (parameter._post_accumulate_grad_hooks or {}).values()):
+                raise CompactionError(
+                    f"{name} has a gradient hook (an optimizer that steps inside backward()?), which the small model's "
+                    f"parameter would lack; {remedy}, and put the hooks on those"
+                )
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if not _cuttable(value, parameter):
+                    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                    raise CompactionError(
+                        f"{kind} keeps {key!r} ({found}) for {name} of shape {tuple(parameter.shape)}, which cannot be "
+                        f"cut along with it; {remedy}"
+                    )
+
+
+def _holds(value: Any, names: Mapping[int, str]) -> bool:
+    return isinstance(value, (list, tuple)) and any(id(item) in names for item in value)
+
+
+def _ours(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("actprune.")
+
+
+def _cuttable(value: Any, parameter: Tensor) -> bool:
+    """A number, or a tensor that has each axis of the parameter: as long, or of length 1 (factored moments)."""
+    if not isinstance(value, Tensor):
+        return not isinstance(value, (list, tuple, dict, set))
+    same = value.dim() == parameter.dim() and all(
+        size in (1, whole) for size, whole in zip(value.shape, parameter.shape, strict=True)
+    )
+    return value.numel() == 1 or same
 
 
 def move_optimizer(optimizer: Optimizer, names: Mapping[int, str], new: nn.Module, keeps: Keeps) -> None:
@@ -42,16 +90,27 @@ def move_optimizer(optimizer: Optimizer, names: Mapping[int, str], new: nn.Modul
         own = {names[id(parameter)]: parameter for parameter in group["params"] if names[id(parameter)] in fresh}
         for name, parameter in own.items():
             if parameter in state:
-                optimizer.state[fresh[name]] = _cut_state(state[parameter], parameter, keeps.get(name, []))
+                kept = keeps.get(name, [])
+                optimizer.state[fresh[name]] = _cut_state(state[parameter], parameter, kept)
+                _follow(optimizer.state[fresh[name]], sliced(parameter.detach(), kept), fresh[name].detach())
         beside = [name for name in added if f"{name.removesuffix('bias')}weight" in own]
         group["params"] = [fresh[name] for name in (*own, *sorted(beside))]
 
 
 def _cut_state(state: Mapping[str, Any], parameter: Tensor, kept: list[Tensor | None]) -> dict[str, Any]:
-    return {
-        key: sliced(value, kept).clone() if isinstance(value, Tensor) and value.shape == parameter.shape else value
-        for key, value in state.items()
-    }
+    def cut(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dim() != parameter.dim() or value.numel() == 1:
+            return value
+        axes = [indices if size != 1 else None for indices, size in zip(kept, value.shape, strict=False)]
+        return sliced(value, axes).clone()
+
+    return {key: cut(value) for key, value in state.items()}
+
+
+def _follow(state: dict[str, Any], before: Tensor, after: Tensor) -> None:
+    """A weight that a schedule-free optimizer keeps ("z") takes the constant that moved into a bias, too."""
+    if isinstance(state.get("z"), Tensor) and state["z"].shape == after.shape:
+        state["z"] += (after - before).to(state["z"])
 
 
 def move_state(state: PruneState, keeps: Keeps, names: Mapping[str, str]) -> PruneState:
@@ -68,7 +127,7 @@ def move_state(state: PruneState, keeps: Keeps, names: Mapping[str, str]) -> Pru
         name: {key: _cut_sums(key, total, keeps.get(name, [])) for key, total in sums.items()}
         for name, sums in state.sums.items()
     }
-    moved.graph = None
+    moved.graph = moved.flop = None
     return moved
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +13,13 @@ from torch.optim import Optimizer
 
 from actprune.compact.carry import move_optimizer, move_state, names_held
 from actprune.compact.cut import as_module, as_program, masked_program, small_tensors
-from actprune.compact.own import Code
+from actprune.compact.own import Code, refuse_uncuttable
 from actprune.compact.plan import plan
 from actprune.compact.report import CompactReport, report
-from actprune.compact.verify import check
+from actprune.compact.verify import EXAMPLES, as_they_are, check, hooks_change
 from actprune.errors import CompactionError
-from actprune.graph import unwrap
-from actprune.program import Program, example_args, export, first_names
+from actprune.graph import unhooked, unwrap
+from actprune.program import Program, example_args, export, first_names, outline
 from actprune.state import PruneState
 
 Form = Literal["module", "graph"]
@@ -41,7 +42,7 @@ def compaction(
     form: Form = "module",
     gather: bool = True,
     round_to: int = 1,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     inplace: bool = False,
     verify: bool = True,
 ) -> Compaction:
@@ -49,13 +50,18 @@ def compaction(
     _check_kinds(model, state, round_to)
     own = unwrap(model)
     _check_options(own, form, round_to, inplace)
-    held = names_held(optimizer, own) if optimizer is not None else {}
+    optimizers = _listed(optimizer)
+    held = [names_held(each, own) for each in optimizers]
+    refuse_uncuttable(own)
     masks = state.masks if isinstance(state, PruneState) else dict(state or {})
     example = _example(own, state, example)
     args, kwargs = example_args(example)
-    masked = masked_program(export(own, example), masks, own)
+    # Hooks that only look are left out of it; those that change values are traced as part of the model.
+    computes = not isinstance(own, Program) and hooks_change(own, args, kwargs)
+    with nullcontext() if computes else unhooked(own):
+        masked = masked_program(export(own, example), masks, own)
     inputs = {name: value.detach().cpu() for name, value in masked.bound(args, kwargs).items()}
-    like = dict(own.state_dict(keep_vars=True))
+    like = {**masked.tensors(), **dict(own.named_buffers()), **dict(own.state_dict(keep_vars=True))}
     device = next((tensor.device for tensor in like.values()), torch.device("cpu"))
     user = None if form == "graph" or isinstance(own, Program) else own
     # Nothing is decided by the examples' values, so two of them show as much as a whole batch.
@@ -63,14 +69,16 @@ def compaction(
     job = plan(masked.cpu(), few, Code(user, gather), round_to=round_to)
     tensors = small_tensors(job, like)
     small = as_program(job, tensors) if user is None else as_module(job, user, tensors)
-    differences = check(job, masked, small.cpu(), inputs, tuple(kwargs)) if verify else {}
+    with nullcontext() if computes else unhooked(small):
+        differences = check(job, masked, small.cpu(), inputs, tuple(kwargs)) if verify else {}
     small.to(device)
+    as_they_are(own, masks, small, *_some(args, kwargs, masked.batch), compare=verify)
     if inplace:
         small = _take_over(own, small)
-    small.actprune_example = (args, kwargs)  # type: ignore[assignment]  # so that save() needs none
+    small.actprune_example = outline(_some(args, kwargs, masked.batch, 2))  # so that save() needs none
     moved = move_state(state, job.keeps, first_names(own)) if isinstance(state, PruneState) else None
-    if optimizer is not None:
-        move_optimizer(optimizer, held, small, job.keeps)
+    for each, names in zip(optimizers, held, strict=True):
+        move_optimizer(each, names, small, job.keeps)
     return Compaction(small, report(job, masked, tensors, differences), moved)
 
 
@@ -82,7 +90,7 @@ def compact(
     form: Form = "module",
     gather: bool = True,
     round_to: int = 1,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     inplace: bool = False,
     verify: bool = True,
 ) -> nn.Module:
@@ -100,10 +108,14 @@ def compact(
                "graph": a ``Program`` of standard operations with such sizes rewritten (heads, ``view(-1, 800)``)
     gather     leave inputs out that no first layer reads, by an index (False: the first layer keeps all its columns)
     round_to   make widths multiples of this, as some hardware wants
-    optimizer  its state is cut along and it is pointed at the small model, so that training goes on
+    optimizer  one or several: their states are cut along and they are pointed at the small model, so that training goes
+               on; one whose state cannot be cut (LBFGS, preconditioners) is refused
     inplace    change ``model`` itself (form "module" only)
     verify     compare with the masked model on the example and on noise (float64 1e-5, float32 1e-4 of the output's
-               scale)
+               scale), and as both are, in their own types and with the hooks that you have put on
+
+    Every tensor keeps its type; the result carries no data of the example. Your hooks see the example, at most 32 of
+    its examples, once on either model and nothing else.
 
     Raises CompactionError (a difference, masks that do not fit, another model's optimizer), ModelError (NaN weights, a
     model that cannot be turned into a graph). Nothing is changed then.
@@ -125,6 +137,30 @@ def _example(model: nn.Module, state: Any, example: Any) -> Any:
             "compact() follows one input through the model, and none is known; give example=, such as the first batch"
         )
     return known
+
+
+def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    if optimizer is None:
+        return []
+    found = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    for each in found:
+        if not isinstance(each, Optimizer):
+            raise CompactionError(
+                f"optimizer holds a {type(each).__name__}; give torch optimizers, and make anything else anew for the "
+                "small model"
+            )
+    return found
+
+
+def _some(args: tuple[Any, ...], kwargs: dict[str, Any], batch: int | None, most: int = EXAMPLES) -> Any:
+    """At most so many of the examples, where the model takes batches of any size."""
+    if batch is not None:
+        return args, kwargs
+
+    def cut(item: Tensor) -> Tensor:
+        return item[:most] if item.dim() else item
+
+    return tuple(map(cut, args)), {name: cut(item) for name, item in kwargs.items()}
 
 
 def _check_kinds(model: Any, state: Any, round_to: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from actprune.compact.gathered import GatheredLinear
+from actprune.errors import CompactionError
 from actprune.program import Program, first_names
 
 _STANDARD = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -40,6 +43,43 @@ class Code:
     def follows(self, path: str | None) -> bool:
         """Whether a step's numbers (of groups) come from a standard layer, and so from the layer's tensors."""
         return self.model is None or (path is not None and isinstance(_layer(self.model, f"{path}.weight"), _STANDARD))
+
+
+def refuse_uncuttable(model: nn.Module) -> None:
+    """Raise CompactionError for a model that cannot be copied, or whose tensors cannot be looked at."""
+    if isinstance(model, (torch.jit.ScriptModule, torch.fx.GraphModule)) and not isinstance(model, Program):
+        raise CompactionError(
+            f"the model is a {type(model).__name__}, whose code is fixed; compact the module that it was made from, "
+            "then script or trace the result"
+        )
+    for path, module in model.named_modules():
+        if "quantized" in type(module).__module__.split("."):
+            raise CompactionError(
+                f"{path or 'the model'} is quantised ({type(module).__module__}.{type(module).__name__}), and packed "
+                "weights cannot be cut; compact the float model, then quantise the result"
+            )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise CompactionError(f"{name} is on the meta device and has no values; load the weights first")
+    _refuse_uncopyable(model)
+
+
+def _refuse_uncopyable(model: nn.Module) -> None:
+    """Say which attribute stands in the way of a copy."""
+    own = {"_parameters", "_buffers", "_modules"}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name in own or isinstance(value, (int, float, str, type(None))):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception as error:
+                where = f"{path}.{name}" if path else name
+                raise CompactionError(
+                    f"the model cannot be copied: its attribute {where} (a {type(value).__name__}) cannot: {error}; "
+                    "take it off before compaction and put it on the result, give the module a __deepcopy__, or, for a "
+                    "computed weight, use torch.nn.utils.remove_weight_norm or remove_spectral_norm first"
+                ) from error
 
 
 def _layer(model: nn.Module, weight: str) -> nn.Module | None:

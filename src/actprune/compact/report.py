@@ -87,7 +87,10 @@ def report(plan: Plan, masked: Program, tensors: Mapping[str, Tensor], differenc
 
 def _kept(plan: Plan, name: str, weight: Tensor) -> dict[str, int]:
     """Units without any weight left that are still there, by reason."""
-    rows, ids = plan.keeps[name][0], plan.fates.flow.axes[name][0]
+    kept, axes = plan.keeps.get(name), plan.fates.flow.axes.get(name)
+    if not kept or not axes:  # a tied weight that something else than a layer reads as well: followed one by one
+        return {}
+    rows, ids = kept[0], axes[0]
     if rows is None or ids is None:
         return {}
     empty = ~(weight != 0).flatten(1).any(1).cpu() & rows

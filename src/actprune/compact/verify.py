@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError
-from actprune.program import Program, export
+from actprune.graph import hooked, unhooked
+from actprune.program import Program, export, first_names, refuse_failing
+from actprune.pruner.quiet import quiet
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}  # relative to the largest output
 
-_EXAMPLES, _NOISE = 32, 16  # examples of the given ones that are compared at most, and of noise at least
+EXAMPLES, _NOISE = 32, 16  # examples of the given ones that are compared at most, and of noise at least
 
 
 @torch.no_grad()
@@ -34,13 +36,13 @@ def check(
     Raises CompactionError naming the first layer that differs, or when the example's outputs are not finite.
     """
     if masked.batch is None:
-        inputs = {name: value[:_EXAMPLES] if value.dim() else value for name, value in inputs.items()}
+        inputs = {name: value[:EXAMPLES] if value.dim() else value for name, value in inputs.items()}
     found = {}
     for dtype, least in TOLERANCE.items():
         limit = max(least, 4 * _rounding(small))
         one = copy.deepcopy(masked).to(dtype).eval()
-        if dtype == torch.float64 and not _runs(one, next(_samples(inputs, dtype, masked.batch))):
-            continue  # it converts bytes or conditions to float32, which its weights then have to be
+        if not _runs(one, next(_samples(inputs, dtype, masked.batch))):
+            continue  # it converts something to a type of its own, which its weights then have to be
         other = _in(dtype, small, masked, inputs, keywords)
         worst = 0.0
         for number, values in enumerate(_samples(inputs, dtype, masked.batch)):
@@ -57,6 +59,79 @@ def check(
                 )
         found[str(dtype).removeprefix("torch.")] = worst
     return found
+
+
+@torch.no_grad()
+def as_they_are(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    small: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    compare: bool,
+) -> None:
+    """Run ``small`` once as it is, in its own types and with the user's hooks; compare with ``model`` under its masks.
+
+    Raises CompactionError when it does not run, or computes something else: then a hook changes values, as all else was
+    compared before.
+    """
+    with quiet(small):
+        try:
+            got = _flat(_called_as_is(small, args, kwargs))
+        except Exception as error:
+            raise CompactionError(
+                f"the compacted model does not run as it is: {type(error).__name__}: {error}{_hooked(model)}; remove "
+                "such a hook, leave the layer out of the pruning, or use form='graph'"
+            ) from error
+    if not compare:
+        return
+    own, first = dict(model.named_parameters(remove_duplicate=False)), first_names(model)
+    values: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        if name in own:
+            place = first[name]  # of tied names only one may be given
+            values[place] = values.get(place, own[place]).masked_fill(mask.to(own[place].device) == 0, 0)
+    with quiet(model):
+        expected = _flat(torch.func.functional_call(model, values, args, dict(kwargs)))
+    limit = max(1e-4, 16 * _rounding(small))
+    if not (worst := _difference(expected, got)) <= limit:
+        raise CompactionError(
+            f"the compacted model, as it is, differs from the masked one by {worst:.2g} of the output's scale (at most "
+            f"{limit:.2g} is allowed){_hooked(model)}; remove such a hook before compaction, or leave the layers "
+            "around it out of the pruning (skip=)"
+        )
+
+
+def _called_as_is(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    if isinstance(model, Program) and kwargs:
+        places = [name for name in model.inputs if name not in kwargs]
+        return model(**dict(zip(places, args, strict=True)), **kwargs)
+    return model(*args, **kwargs)
+
+
+def _hooked(model: nn.Module) -> str:
+    """Words on modules with hooks of the user's own."""
+    found = [path or type(model).__name__ for path in hooked(model)]
+    return f"; forward hooks of your own may change what the model computes: {', '.join(found[:5])}" if found else ""
+
+
+@torch.no_grad()
+def hooks_change(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the user's forward hooks are part of what the model computes. Raises ModelError if it fails by itself."""
+    if not all(isinstance(item, Tensor) for item in (*args, *kwargs.values())):
+        return False  # export() says what is wrong with them
+    with quiet(model):
+        refuse_failing(model, args, kwargs)
+        if not hooked(model):
+            return False
+        found = _flat(model(*args, **kwargs))
+        with unhooked(model):
+            try:
+                alone = _flat(model(*args, **kwargs))
+            except Exception:  # a hook that changes shapes
+                return True
+    return _difference(found, alone) != 0
 
 
 def _runs(program: Program, values: Mapping[str, Tensor]) -> bool:

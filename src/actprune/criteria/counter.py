@@ -7,18 +7,21 @@ an option here (``count``). Scores of all weights of one neuron are equal under 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from actprune.criteria.magnitude import lamp
-from actprune.errors import RecipeError
-from actprune.evidence import Firing, MeanAbs
+from actprune.errors import RecipeError, one_of
+from actprune.evidence import Firing, FiringWhereZero, MeanAbs, SmoothActivity
 from actprune.types import Evidence, Layer
 
 Count = Literal["nonzero", "zero", "mean_abs"]
 Across = Literal["count", "rate", "layer_mean", "lamp"]
+Smooth = Literal["mean_abs", "refuse"]
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -30,25 +33,34 @@ class Counter:
     across       how activities of different layers are compared in a global ranking: "count" as counted (the article);
                  "rate" per example and position; "layer_mean" relative to the mean of the neuron's layer; "lamp"
                  (times the weight only): count x |w| weighed against what its layer keeps, as LAMP weighs |w|
-    fires_above  count activations > this, for activations that are never exactly zero (GELU, SiLU, tanh)
+    fires_above  count |activations| > this, in every layer
+    smooth       without fires_above: "mean_abs" judges a layer behind GELU, SiLU, tanh or a gate, whose activations are
+                 hardly ever zero, by mean |activation| relative to the layer's own mean, and takes a layer without any
+                 non-linearity (a projection before a residual sum, queries) as always firing; "refuse": an error, as
+                 for "zero", since such layers have no zeros to count
     """
 
     count: Count = "nonzero"
     across: Across = "count"
     fires_above: float | None = None
+    smooth: Smooth = "mean_abs"
 
     def __post_init__(self) -> None:
         if self.count not in ("nonzero", "zero", "mean_abs"):
             raise RecipeError(f"count={self.count!r} is not known; use 'nonzero', 'zero' or 'mean_abs'")
         if self.across not in ("count", "rate", "layer_mean", "lamp"):
             raise RecipeError(f"across={self.across!r} is not known; use 'count', 'rate', 'layer_mean' or 'lamp'")
+        one_of("smooth", self.smooth, get_args(Smooth))
         if self.across == "lamp" and not isinstance(self, CounterTimesWeight):
             raise RecipeError("across='lamp' weighs single weights, but the score is one per neuron; use 'layer_mean'")
 
     @property
     def needs(self) -> tuple[Evidence, ...]:
-        """The firing counts, or the sums of absolute activations."""
-        return (MeanAbs(),) if self.count == "mean_abs" else (Firing(self.fires_above),)
+        """The firing counts, the sums of absolute activations, or each where it means something."""
+        if self.count == "mean_abs":
+            return (MeanAbs(),)
+        everywhere = self.fires_above is not None or self.count == "zero" or self.smooth == "refuse"
+        return (Firing(self.fires_above),) if everywhere else (FiringWhereZero(), SmoothActivity())
 
     def activity(self, layer: Layer) -> Tensor:
         """Activity per neuron, ``(out,)``: int64 when exact counts are compared as they are, else float64."""
@@ -56,6 +68,10 @@ class Counter:
         rows = sums["rows"]
         if self.count == "mean_abs":
             activity = sums["out_abs"] / rows
+        elif "out_abs" in sums and bool(
+            (sums["fired"] == rows).all()
+        ):  # never zero: its own mean counts as firing once
+            activity = sums["out_abs"] / sums["out_abs"].mean().clamp_min(_TINY) * rows
         else:
             activity = sums["fired"] if self.count == "nonzero" else rows - sums["fired"]
         if activity.dim() == 0:  # one figure for all neurons of an output layer, which always fire
@@ -64,7 +80,7 @@ class Counter:
             return activity.double() / rows
         if self.across == "layer_mean":
             activity = activity.double()
-            return activity / activity.mean().clamp_min(torch.finfo(torch.float64).tiny)
+            return activity / activity.mean().clamp_min(_TINY)
         return activity
 
     def score(self, layer: Layer) -> Tensor:

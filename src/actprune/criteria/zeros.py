@@ -23,7 +23,7 @@ def apoz(layer: Layer) -> Tensor:
 class Apoz:
     """score = 1 - APoZ of the neuron, the same for all its weights. Meant for whole neurons (``unit=Neuron()``).
 
-    fires_above: count activations > this, for activations that are never exactly zero.
+    fires_above: count |activations| > this, for activations that are never exactly zero.
     """
 
     fires_above: float | None = None

@@ -2,7 +2,8 @@
 
 Four kinds, by when they are collected; a kind of your own is a frozen dataclass below one of them:
 
-    OfActivations   summed while data runs through the model       Firing, MeanAbs, OutputMoments, InputMoments, Gram
+    OfActivations   summed while data runs through the model       Firing, MeanAbs, OutputMoments, InputMoments, Gram,
+                                                                   FiringWhereZero, SmoothActivity
     Gradient(of=)   of the training loss, or of an objective       Gradient
     OfWeights       read off the weights at a pruning step         WeightMoments
     Learnt          trained beside the weights by a penalty        Learnt
@@ -11,15 +12,16 @@ Every entry is a SUM, so two of them merge by adding: over batches, over ranks, 
 """
 
 from actprune.evidence.activations import SHARED, Accumulator, OfActivations, Running, Scratch, merge, rows_of
-from actprune.evidence.firing import Firing
+from actprune.evidence.firing import Firing, FiringWhereZero
 from actprune.evidence.gradient import Gradient, Objective
-from actprune.evidence.moments import Gram, InputMoments, MeanAbs, OutputMoments
+from actprune.evidence.moments import Gram, InputMoments, MeanAbs, OutputMoments, SmoothActivity
 from actprune.evidence.weights import Learnt, OfWeights, WeightMoments
 
 __all__ = [
     "SHARED",
     "Accumulator",
     "Firing",
+    "FiringWhereZero",
     "Gradient",
     "Gram",
     "InputMoments",
@@ -31,6 +33,7 @@ __all__ = [
     "OutputMoments",
     "Running",
     "Scratch",
+    "SmoothActivity",
     "WeightMoments",
     "merge",
     "rows_of",

@@ -7,6 +7,7 @@ leading token axes, batched and unbatched conv outputs all count the same way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -27,6 +28,10 @@ class Accumulator(Protocol):
 
     def add(self, values: Tensor, axis: int) -> None:
         """Add one batch, units at ``axis``. ``values`` is neither changed nor kept."""
+        ...
+
+    def take(self, sums: Sums) -> None:
+        """Add what was summed elsewhere."""
         ...
 
     def flush(self) -> Sums:
@@ -58,6 +63,8 @@ class OfActivations(ABC):
 
     sees: ClassVar[Literal["input", "output"]]
     needs_data: ClassVar[bool] = True
+    everywhere: ClassVar[bool] = True
+    """Whether it must see every layer; False: it has an answer for layers that cannot be looked at."""
 
     @abstractmethod
     def init(self, units: int, like: Tensor) -> Sums:
@@ -88,6 +95,10 @@ class OfActivations(ABC):
         """The entries of a layer where it is not counted, for so many rows."""
         return {}
 
+    def told(self, sites: Mapping[str, Site | None]) -> str:
+        """What a report says of how the pruned layers were looked at, in one line; "": nothing."""
+        return ""
+
     def problem(self, site: Site, sums: Sums | None) -> str | None:
         """Why it means nothing at this site, in words with a remedy; None: it does. sums: None before anything came."""
         return None
@@ -105,6 +116,10 @@ class Running:
         if not self._sums:
             self._sums = self._evidence.init(values.shape[axis], values)
         self._evidence.update(self._sums, values, axis)
+
+    def take(self, sums: Sums) -> None:
+        """Add what was summed elsewhere."""
+        merge(self._sums, sums)
 
     def flush(self) -> Sums:
         """The sums since the last flush."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,7 +23,7 @@ EXACT = 2**24
 class Firing(OfActivations):
     """Rows on which a neuron fires: sums ``fired`` int64 ``(units,)`` and ``rows`` int64 scalar.
 
-    fires_above: None counts ``value != 0`` (for ReLU and its kin), a number counts ``value > fires_above`` (for
+    fires_above: None counts ``value != 0`` (for ReLU and its kin), a number counts ``|value| > fires_above`` (for
     activations that are never exactly zero). NaN counts as firing under ``!= 0``: look for it elsewhere.
     """
 
@@ -30,9 +31,10 @@ class Firing(OfActivations):
     sees: ClassVar[Literal["input", "output"]] = "output"
 
     def __post_init__(self) -> None:
-        if self.fires_above is not None and not math.isfinite(self.fires_above):
+        if self.fires_above is not None and not 0 <= self.fires_above < math.inf:
             raise RecipeError(
-                f"fires_above={self.fires_above!r} cannot be used; expected a finite number, or None for != 0"
+                f"fires_above={self.fires_above!r} cannot be used; expected a finite number of at least 0, which "
+                "|activation| is compared with, or None for != 0"
             )
 
     def init(self, units: int, like: Tensor) -> Sums:
@@ -42,7 +44,7 @@ class Firing(OfActivations):
     def update(self, sums: Sums, values: Tensor, axis: int) -> None:
         """Add one batch in place."""
         values = values.detach()
-        fires = values != 0 if self.fires_above is None else values > self.fires_above
+        fires = values != 0 if self.fires_above is None else values.abs() > self.fires_above
         sums["fired"] += total(fires, axis, torch.int64)
         sums["rows"] += rows_of(values, axis)
 
@@ -64,6 +66,42 @@ class Firing(OfActivations):
             return None
         always = sums is not None and "fired" in sums and bool((sums["fired"] == sums["rows"]).all())
         return _never_zero(site) if always or (site.known and (sums is None or "fired" in sums)) else None
+
+
+@dataclass(frozen=True)
+class FiringWhereZero(Firing):
+    """Firing counts where an activation can be exactly zero (ReLU and its kin, unknown modules); elsewhere every neuron
+    counts as firing on every row. See ``SmoothActivity`` for what tells smooth activations apart.
+    """
+
+    everywhere: ClassVar[bool] = False
+
+    def counted_at(self, site: Site, *, output: bool) -> bool:
+        """Where zeros mean something."""
+        return site.exact_zero or not (site.known or output)
+
+    def problem(self, site: Site, sums: Sums | None) -> str | None:
+        """None: it means something everywhere."""
+        return None
+
+    def told(self, sites: Mapping[str, Site | None]) -> str:
+        """How each layer was judged, in one line. None: a function read its weight, so that no site is known."""
+        kinds: dict[str, list[str]] = {kind: [] for kind in (_COUNTED, _SEEN, _SMOOTH, _ALWAYS)}
+        for name, site in sites.items():
+            kinds[_treatment(site)].append(name.removesuffix(".weight"))
+        return "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
+
+
+_COUNTED, _SMOOTH, _ALWAYS = "firing counted at", "mean |activation| at", "always firing:"
+_SEEN = "firing counted if ever zero, else mean |activation|, behind modules of your own at"
+
+
+def _treatment(site: Site | None) -> str:
+    if site is None or not site.smooth:
+        return _ALWAYS
+    if site.exact_zero:
+        return _COUNTED
+    return _SMOOTH if site.known else _SEEN
 
 
 def _never_zero(site: Site) -> str:
@@ -120,13 +158,20 @@ class Tally:
         if self._threshold is None:
             torch.ne(values, self._bar, out=fires)
         else:
-            torch.gt(values, self._threshold, out=fires)
+            torch.abs(values.detach(), out=fires)
+            torch.gt(fires, self._threshold, out=fires)
         if self._ones is not None:
             self._recent.addmm_(self._ones, fires)  # in place, hence never in lower precision under autocast
         else:
             self._recent.add_(fires.sum(self._axes, dtype=torch.float32) if self._axes else fires)
         self._room -= self._each
         self._rows += self._each
+
+    def take(self, sums: Sums) -> None:
+        """Add what was counted elsewhere."""
+        fired = sums["fired"]
+        self._whole = fired.clone() if self._whole is None else self._whole + fired.to(self._whole.device)
+        self._rows += int(sums["rows"])
 
     def flush(self) -> Sums:
         """All that was counted since the last flush, as int64 sums; empty when nothing was. Starts again from zero."""
@@ -140,6 +185,8 @@ class Tally:
 
     def _so_far(self) -> Tensor:
         recent = self._recent[0].to(torch.int64)
+        if self._whole is not None and not recent.numel():
+            return self._whole
         return recent if self._whole is None else self._whole + recent.to(self._whole.device)
 
     def _plan(self, values: Tensor, axis: int) -> None:

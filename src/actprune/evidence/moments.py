@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actprune.errors import ModelError
 from actprune.evidence.activations import OfActivations, count, rows_of, total, zeros
+from actprune.nodes import Site
 from actprune.types import Sums
 
 
@@ -28,6 +29,17 @@ class MeanAbs(OfActivations):
         """Add one batch in place."""
         sums["out_abs"] += total(values.detach().abs(), axis, torch.float64)
         sums["rows"] += rows_of(values, axis)
+
+
+@dataclass(frozen=True)
+class SmoothActivity(MeanAbs):
+    """Mean absolute activation, only where a non-linearity or a gate makes values that are hardly ever zero."""
+
+    everywhere: ClassVar[bool] = False
+
+    def counted_at(self, site: Site, *, output: bool) -> bool:
+        """Behind GELU, SiLU, tanh, a product, or a module that is not known; not where exact zeros can be counted."""
+        return site.smooth and not site.exact_zero and not (output and not site.known)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,36 @@
 """L2: where each neuron's activation is seen, and which layers read it. Found by watching one forward pass."""
 
 from actprune.graph.dead import dead_neurons, without_constants, without_dead
-from actprune.graph.hooks import Hook
-from actprune.graph.layers import clean_path, named_layers, own_modules, prunable_layers, unit_axis, unwrap, weight_name
+from actprune.graph.hooks import Hook, hooked, unhooked
+from actprune.graph.layers import (
+    clean_path,
+    named_layers,
+    own_modules,
+    prunable_layers,
+    reasons,
+    unit_axis,
+    unwrap,
+    weight_name,
+)
 from actprune.graph.ops import is_known, op_of
-from actprune.graph.record import tensors_in
+from actprune.graph.record import Value, tensors_in
 from actprune.graph.tracer import Tracer
 
 __all__ = [
     "Hook",
     "Tracer",
+    "Value",
     "clean_path",
     "dead_neurons",
+    "hooked",
     "is_known",
     "named_layers",
     "op_of",
     "own_modules",
     "prunable_layers",
+    "reasons",
     "tensors_in",
+    "unhooked",
     "unit_axis",
     "unwrap",
     "weight_name",

@@ -21,9 +21,9 @@ def without_dead(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
     Forwards: see ``without_constants``. Backwards: a neuron that no kept weight of any reader (all of which must have
     masks) looks at can lose its inputs. Layers whose readers are not understood keep their dead weights.
     """
-    found = {name: mask.clone() for name, mask in masks.items()}
+    found = _copied(graph, masks)
     known = _known(graph, found)
-    changed = True
+    changed = bool(known)
     while changed:
         forward = [_cut_outgoing(found, name, readers) for name, readers in known.items()]
         backward = [_cut_incoming(found, name, readers) for name, readers in reversed(known.items())]
@@ -37,11 +37,18 @@ def without_constants(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Te
     A neuron without incoming weights sends a constant, so all weights it feeds can go if every reader can take the
     constant into its bias (``foldable``; whoever removes them must move the constant, or the outputs change).
     """
-    found = {name: mask.clone() for name, mask in masks.items()}
+    found = _copied(graph, masks)
     changed = True
     while changed:
         changed = any([_cut_outgoing(found, name, readers) for name, readers in _known(graph, found).items()])  # noqa: C419
     return found
+
+
+def _copied(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the masks that may change: those of layers that are read by known ones, and of their readers."""
+    known = _known(graph, masks)
+    touched = {*known, *(reader.layer for readers in known.values() for reader in readers)}
+    return {name: mask.clone() if name in touched else mask for name, mask in masks.items()}
 
 
 def _known(graph: Graph, masks: Mapping[str, Tensor]) -> dict[str, tuple[Consumer, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -72,42 +72,75 @@ def named_layers(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
     return found
 
 
-def prunable_layers(model: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False) -> dict[str, str]:
+def prunable_layers(
+    model: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False, include_tied: bool = False
+) -> dict[str, str]:
     """Clean weight name -> module path in ``model`` of each Linear, Conv1d and Conv2d to prune, in registration order.
 
-    Tied weights appear once, under the first name. ``skip`` holds fnmatch patterns for module paths or weight names.
-    Frozen layers (``requires_grad=False``) are left out unless ``include_frozen``.
+    Layers tied to one another appear once, under the first name. ``skip`` holds fnmatch patterns for module paths or
+    weight names. Left out are frozen layers (``requires_grad=False``) unless ``include_frozen``, layers whose weight
+    another kind of module holds as well (the head of a language model, its token embedding) unless ``include_tied``,
+    and layers without any weight.
 
     Raises ModelError when a pattern matches nothing, a layer is lazy or parametrized, or nothing is left.
     """
     outer, root = unwrapped(model)
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
     found = named_layers(root)
-    _check_patterns(skip, found)
-    kept: dict[str, str] = {}
-    fate: list[str] = []
-    for name, modules in found.items():
-        path, layer = modules[0]
-        why = _why_not(name, layer, skip, include_frozen)
-        if why is None:
-            kept[name] = ".".join(part for part in (outer, path) if part)
-        fate.append(f"{clean_path(path) or type(layer).__name__} ({why})")
+    why = reasons(root, skip, include_frozen, include_tied)
+    kept = {
+        name: ".".join(part for part in (outer, modules[0][0]) if part)
+        for name, modules in found.items()
+        if name not in why
+    }
     if not kept:
-        others = sorted(
-            {type(module).__name__ for module in root.modules() if next(module.parameters(False), None) is not None}
-        )
+        fate = [f"{_path(name) or type(root).__name__} ({reason})" for name, reason in why.items()]
+        owners = (module for module in root.modules() if next(module.parameters(False), None) is not None)
+        kinds = sorted({type(module).__name__ for module in owners if not isinstance(module, KINDS)})
+        what = [*fate, *([f"only {', '.join(kinds)}" if not fate else ", ".join(kinds)] if kinds else [])]
         raise ModelError(
             f"{type(root).__name__} has no layer to prune; expected nn.Linear, nn.Conv1d or nn.Conv2d, found "
-            + (", ".join(fate) if fate else f"only {', '.join(others) or 'modules without parameters'}")
+            + (", ".join(what) or "only modules without parameters")
         )
     return kept
 
 
-def _why_not(name: str, layer: nn.Module, skip: tuple[str, ...], include_frozen: bool) -> str | None:
+def reasons(
+    root: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False, include_tied: bool = False
+) -> dict[str, str]:
+    """Why a Linear or conv below an unwrapped model is left alone, by clean weight name; those to be pruned are not in.
+
+    Raises ModelError when a pattern matches nothing, or a layer is lazy or parametrized.
+    """
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    found = named_layers(root)
+    _check_patterns(skip, found)
+    ties = {} if include_tied else _ties(root)
+    why = {}
+    for name, modules in found.items():
+        reason = _why_not(name, modules[0][1], skip, include_frozen, ties)
+        if reason is not None:
+            why[name] = reason
+    return why
+
+
+def _ties(root: nn.Module) -> dict[int, str]:
+    """Parameters that modules of other kinds hold, by identity: the path and kind of the first such module."""
+    ties: dict[int, str] = {}
+    for path, module in root.named_modules():
+        if not isinstance(module, KINDS):
+            for leaf, parameter in module.named_parameters(recurse=False):
+                where = clean_path(f"{path}.{leaf}" if path else leaf)
+                ties.setdefault(id(parameter), f"{where} of {type(module).__name__}")
+    return ties
+
+
+def _why_not(
+    name: str, layer: nn.Module, skip: tuple[str, ...], include_frozen: bool, ties: Mapping[int, str]
+) -> str | None:
     """Why a layer is left alone, or None when it is to be pruned."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    path = name.removesuffix("weight").removesuffix(".")
+    path = _path(name)
     if any(_matches(pattern, path, name) for pattern in skip):
         return "skipped"
     if is_lazy(weight):
@@ -117,7 +150,18 @@ def _why_not(name: str, layer: nn.Module, skip: tuple[str, ...], include_frozen:
             f"the weight of layer {path!r} is computed from other tensors (a parametrization, weight_norm or "
             f"torch.nn.utils.prune) and cannot be masked; make it a plain parameter, or leave it out: skip=[{path!r}]"
         )
-    return None if weight.requires_grad or include_frozen else "frozen"
+    if not weight.numel():
+        return "it has no weights"
+    if not (weight.requires_grad or include_frozen):
+        return "frozen; include_frozen=True prunes it"
+    if id(weight) in ties:
+        return f"tied to {ties[id(weight)]}; include_tied=True prunes both"
+    return None
+
+
+def _path(name: str) -> str:
+    """Module path of a weight name."""
+    return name.removesuffix("weight").removesuffix(".")
 
 
 def _matches(pattern: str, path: str, name: str) -> bool:

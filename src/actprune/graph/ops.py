@@ -27,6 +27,7 @@ SAME = _words(
 )
 SUMS = _words("add iadd radd sub isub rsub")
 SCALES = _words("mul imul rmul div truediv itruediv true_divide neg multiply divide")
+PRODUCTS = _words("mul imul rmul multiply")
 MAX_POOLS = _words("max_pool1d max_pool2d adaptive_max_pool1d adaptive_max_pool2d")
 AVG_POOLS = _words("avg_pool1d avg_pool2d")
 ADAPTIVE = _words("adaptive_avg_pool1d adaptive_avg_pool2d")
@@ -93,8 +94,13 @@ def non_linear(name: str) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """True for operations whose zeros we know about: "none" (a layer's own output), norms and non-linearities."""
-    return name == "none" or is_norm(name) or non_linear(name)
+    """True for operations whose zeros we know: "none" (a layer's own output), norms, non-linearities, products."""
+    return name == "none" or is_norm(name) or non_linear(name) or name in PRODUCTS
+
+
+def is_smooth(name: str) -> bool:
+    """True for what makes activations small for some examples and hardly ever zero: a non-linearity, a gate."""
+    return non_linear(name) or name in PRODUCTS
 
 
 def exact_zero(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -14,19 +14,33 @@ from actprune.graph.ops import Op
 
 @dataclass(eq=False)
 class Value:
-    """One tensor at one moment. ``tensor`` stays what it was then: it is copied before it is overwritten."""
+    """One tensor at one moment; the tensor itself is not kept.
 
-    tensor: Tensor
-    shape: tuple[int, ...]
+    layout  shape, strides, offset and type
+    module  path and call of the innermost module that returned it
+    axes    axes, from the end, at which the units of a layer may lie here: it has that layer's shape
+    early   by such an axis: what an observer made of it when it was new
+    """
+
+    layout: tuple[Any, ...]
     producer: Node | None
     readers: list[Node] = field(default_factory=list)
-    module: tuple[str, int] | None = None  # path and call of the innermost module that returned it
-    copied: bool = False
+    module: tuple[str, int] | None = None
+    axes: frozenset[int] = frozenset()
+    early: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return tuple(self.layout[0])
 
 
 @dataclass(eq=False)
 class Node:
-    """One call of a function, or of a layer (then ``layer`` is its clean weight name)."""
+    """One call of a function, or of a layer (then ``layer`` is its clean weight name).
+
+    args, kwargs  numbers, words and lists of them; whatever else was given is ``OPAQUE``
+    """
 
     index: int
     op: Op
@@ -38,6 +52,18 @@ class Node:
     layer: str | None = None
     module: nn.Module | None = None
     nested: bool = False  # inside another layer, where functions are not watched
+
+
+OPAQUE = object()
+
+
+def plain(item: Any) -> Any:
+    """Numbers and words as they are, in lists, tuples and dicts; ``OPAQUE`` for what would hold tensors."""
+    if isinstance(item, (list, tuple)):
+        return [plain(inner) for inner in item] if isinstance(item, list) else tuple(map(plain, item))
+    if isinstance(item, dict):
+        return {key: plain(inner) for key, inner in item.items()}
+    return item if item is None or isinstance(item, (bool, int, float, str)) else OPAQUE
 
 
 @dataclass(eq=False)
@@ -62,12 +88,17 @@ class Leaf:
 
 @dataclass
 class Record:
-    """All that one forward has shown. ``unseen``: index of the last node that reads a tensor of unknown origin."""
+    """All that one forward has shown.
+
+    unseen      index of the last node that reads a tensor of unknown origin
+    parameters  identities of those that functions outside of layers have read
+    """
 
     nodes: list[Node] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     unseen: int = -1
+    parameters: set[int] = field(default_factory=set)
 
     def calls(self) -> dict[str, list[Node]]:
         """Layer calls by weight name, in execution order."""

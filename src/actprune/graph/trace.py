@@ -2,36 +2,43 @@
 
 Tensors are followed by identity. Each is numbered anew when an in-place operation changes it, so a relu_ and the conv
 whose output it overwrites stay apart. Layers are found by module, not by function, which works under DDP and FSDP2 too.
-All tensors of that one forward are held until it is over, as they would be for a backward pass.
+No tensor is held: whoever wants to look at one is called when it is new.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
+from actprune.graph.layers import unit_axis
 from actprune.graph.ops import DROPOUTS, RESHAPES, SAME, Op, is_metadata, op_of
-from actprune.graph.record import Entered, Leaf, Node, Record, Value, tensors_in
+from actprune.graph.record import Entered, Leaf, Node, Record, Value, plain, tensors_in
+
+Born = Callable[[Value, Tensor], None]
+"""Called with every new value that has a layer's shape, and its tensor."""
 
 
 class Recorder(TorchFunctionMode):
     """Records every torch function called while it is active; layers and modules report to it through hooks."""
 
-    def __init__(self, constants: Iterable[Tensor]) -> None:
+    def __init__(self, constants: Iterable[Tensor], wanted: Collection[str] = (), born: Born | None = None) -> None:
         super().__init__()
+        self._wanted, self._born = wanted, born  # layers whose activations somebody wants to see
         self.record = Record()
         self.inside = 0  # depth of layers we are in: what happens there belongs to the layer
         self._paused = True
         self._constants = {id(tensor) for tensor in constants}
-        self._values: dict[int, Value] = {}
-        self._by_storage: dict[int, list[Value]] = {}
-        self._held: list[Tensor] = []  # so that no id is used twice
+        self._values: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
+        self._by_storage: dict[int, list[tuple[StorageWeakRef, Value]]] = {}
         self._calls: dict[str, int] = {}
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -45,8 +52,6 @@ class Recorder(TorchFunctionMode):
         if self.inside:
             return func(*args, **kwargs)
         in_place = op.in_place or bool(kwargs.get("inplace"))
-        for target in self._targets(in_place, args, kwargs):
-            self._preserve(target)
         inputs = self._read(tensors_in((args, kwargs)))
         out = func(*args, **kwargs)
         made = self._made(op, args, out, in_place)
@@ -80,15 +85,16 @@ class Recorder(TorchFunctionMode):
         """A Linear or conv has returned. Called with ``inside`` already lowered."""
         node = self._node(Op("layer", "layer", False), 0, (), {}, self._read(tensors_in(inputs)))
         node.layer, node.module, node.nested = name, module, self.inside > 0
-        node.outputs = [self._bind(tensor, node) for tensor in tensors_in(output)]
+        axes = frozenset([unit_axis(module)] if name in self._wanted else [])
+        node.outputs = [self._bind(tensor, node, axes) for tensor in tensors_in(output)]
 
     def module_called(self, entered: Entered, output: Any) -> None:
         """Any module has returned: its result is the site of a hook if it was made in there."""
         if self.inside or not isinstance(output, Tensor):
             return
         module, name = entered.module, type(entered.module).__name__
-        inputs = [value for tensor in tensors_in(entered.inputs) if (value := self._values.get(id(tensor)))]
-        value = self._values.get(id(output)) or self._alias(output)
+        inputs = [value for tensor in tensors_in(entered.inputs) if (value := self._known(tensor))]
+        value = self._known(output) or self._alias(output)
         if value is None:  # made by something that is no torch function, such as an autograd.Function
             node = self._node(Op(name, f"module.{name}", False), 0, (), {}, inputs)
             value = self._bind(output, node)
@@ -99,6 +105,10 @@ class Recorder(TorchFunctionMode):
             value.module = (entered.path, entered.call)
         if not type(module).__module__.startswith("torch.nn") and _may_be_an_activation(module):
             self.record.leaves.append(Leaf(name, inputs, value))
+            axes = value.axes.union(*(each.axes for each in inputs if each.shape == value.shape))
+            if axes != value.axes:  # inside, the units may have lain elsewhere for a while
+                value.axes = axes
+                self._show(value, output)
 
     def finished(self, output: Any) -> None:
         """The forward is over and has returned ``output``."""
@@ -113,7 +123,7 @@ class Recorder(TorchFunctionMode):
         return [] if same and {id(t) for t in made} <= {id(t) for t in tensors_in(args)} else made
 
     def _node(self, op: Op, call: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: list[Value]) -> Node:
-        node = Node(len(self.record.nodes), op, call, args, kwargs, inputs)
+        node = Node(len(self.record.nodes), op, call, plain(tuple(args)), plain(dict(kwargs)), inputs)
         self.record.nodes.append(node)
         for value in dict.fromkeys(inputs):
             value.readers.append(node)
@@ -123,7 +133,9 @@ class Recorder(TorchFunctionMode):
         """Values of tensors that are read; parameters and other constants of the model have none."""
         found = []
         for tensor in tensors:
-            value = self._values.get(id(tensor))
+            value = self._known(tensor)
+            if value is None and isinstance(tensor, nn.Parameter):
+                self.record.parameters.add(id(tensor))
             if value is None and not isinstance(tensor, nn.Parameter) and id(tensor) not in self._constants:
                 value = self._alias(tensor)
                 if value is None:
@@ -133,39 +145,34 @@ class Recorder(TorchFunctionMode):
                 found.append(value)
         return found
 
+    def _known(self, tensor: Tensor) -> Value | None:
+        found = self._values.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None  # an id is used again
+
     def _alias(self, tensor: Tensor) -> Value | None:
         """A new tensor object on the same memory, as FSDP's and DDP's autograd functions return."""
-        for value in reversed(self._by_storage.get(_storage(tensor), [])):
-            same = value.tensor
-            if (same.shape, same.stride(), same.storage_offset(), same.dtype) == (
-                tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype,
-            ):  # fmt: skip
-                self._values[id(tensor)] = value
-                self._held.append(tensor)
+        for storage, value in reversed(self._by_storage.get(_storage(tensor), [])):
+            if value.layout == _layout(tensor) and not storage.expired():  # type: ignore[no-untyped-call]
+                self._values[id(tensor)] = weakref.ref(tensor), value
                 return value
         return None
 
-    def _bind(self, tensor: Tensor, producer: Node | None) -> Value:
-        value = Value(tensor, tuple(tensor.shape), producer)
-        self._values[id(tensor)] = value
-        self._held.append(tensor)
-        if storage := _storage(tensor):
-            self._by_storage.setdefault(storage, []).append(value)
+    def _bind(self, tensor: Tensor, producer: Node | None, axes: frozenset[int] = frozenset()) -> Value:
+        value = Value(_layout(tensor), producer)
+        inherited = [each.axes for each in producer.inputs if each.shape == value.shape] if producer is not None else []
+        value.axes = axes.union(*inherited)
+        self._values[id(tensor)] = weakref.ref(tensor), value
+        # Autograd functions make new objects on the same memory; where none can be, nothing needs to be noted of it.
+        storage = _storage(tensor) if torch.is_grad_enabled() else 0
+        if storage:
+            place = self._by_storage.setdefault(storage, [])
+            place.append((StorageWeakRef(tensor.untyped_storage()), value))  # type: ignore[no-untyped-call]
+        self._show(value, tensor)
         return value
 
-    @staticmethod
-    def _targets(in_place: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-        if in_place:
-            yield from tensors_in(args[:1] or tuple(kwargs.values())[:1])
-        yield from tensors_in(kwargs.get("out"))
-
-    def _preserve(self, target: Tensor) -> None:
-        """Copy what is about to be overwritten, so that it can still be counted when the forward is over."""
-        place = _storage(target)
-        for value in self._by_storage.get(place, []):
-            # FSDP frees the memory under tensors that live on; it may belong to another tensor by now.
-            if not value.copied and _storage(value.tensor) == place:
-                value.tensor, value.copied = value.tensor.detach().clone(), True
+    def _show(self, value: Value, tensor: Tensor) -> None:
+        if self._born is not None and value.axes and tensor.is_floating_point():
+            self._born(value, tensor)
 
 
 def _gathers_parameters() -> bool:
@@ -181,6 +188,11 @@ def _gathers_parameters() -> bool:
 def _may_be_an_activation(module: nn.Module) -> bool:
     """Nothing inside, and no matrix that could mix neurons."""
     return next(module.children(), None) is None and all(weight.dim() < 2 for weight in module.parameters(False))
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    strided = tensor.layout == torch.strided
+    return tensor.shape, tensor.stride() if strided else None, tensor.storage_offset() if strided else 0, tensor.dtype
 
 
 def _storage(tensor: Tensor) -> int:

@@ -16,7 +16,7 @@ from actprune.graph.follow import Path, path_of, site_of
 from actprune.graph.hooks import Hook
 from actprune.graph.layers import named_layers, own_modules, unwrap
 from actprune.graph.record import Entered, Record, tensors_in
-from actprune.graph.trace import Recorder
+from actprune.graph.trace import Born, Recorder
 from actprune.nodes import Graph
 
 
@@ -27,6 +27,8 @@ class Tracer:
               conv layers only appear as consumers and outputs
     when      whether to trace a forward that is about to start (it is given the root module)
     finished  called when a traced forward is over
+    born      called with every new value that may be a site, and its tensor
+    called    called with a layer's name, the layer and what it was given, when it has returned
     """
 
     def __init__(
@@ -35,12 +37,15 @@ class Tracer:
         layers: Mapping[str, str],
         when: Callable[[nn.Module], bool] = lambda _: True,
         finished: Callable[[], None] = lambda: None,
+        *,
+        born: Born | None = None,
+        called: Callable[[str, nn.Module, Any], None] = lambda *_: None,
     ) -> None:
         self.root = unwrap(model)
         self.layers = dict(layers)
         self.record: Record | None = None
         self.calls: dict[str, int] = {}
-        self._when, self._finished = when, finished
+        self._when, self._finished, self._born, self._called = when, finished, born, called
         self._recorder: Recorder | None = None
         self._stack: list[Entered] = []
         self._handles: list[Any] = []
@@ -94,13 +99,16 @@ class Tracer:
         """What the traced forward has shown. Raises ModelError when no whole forward was seen."""
         paths = list(self.paths())
         consumers = {path.call.layer or "": consumers_of(self.traced(), path) for path in paths}
-        return Graph.of([site_of(path) for path in paths], consumers, output_layers(self.traced()))
+        read = self.traced().parameters
+        every = named_layers(self.root)
+        elsewhere = tuple(name for name in self.layers if id(every[name][0][1].weight) in read)
+        return Graph.of([site_of(path) for path in paths], consumers, output_layers(self.traced()), elsewhere)
 
     def _start(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_dynamo_compiling() or self.record is not None or not self._when(root):
             return
         self._stop()
-        recorder = Recorder(_constants(root))
+        recorder = Recorder(_constants(root), self.layers, self._born)
         self._stack.clear()
         self.calls.clear()
         for tensor in tensors_in((args, kwargs)):
@@ -139,6 +147,7 @@ class Tracer:
         with recorder.paused():
             if id(module) in self._names:
                 recorder.layer_called(self._names[id(module)], module, entered.inputs, output)
+                self._called(self._names[id(module)], module, entered.inputs)
             recorder.module_called(entered, output)
 
     def _left(self, module: nn.Module, recorder: Recorder) -> Entered:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actprune.errors import RecipeError, unknown_name
+from actprune.lab.models import HIDDEN
 
 Precision = Literal["32-true", "64-true", "bf16-true", "bf16-mixed"]
 
@@ -16,7 +17,7 @@ class RunConfig(BaseModel):
     """Everything that decides the result of a run, besides the machine. Fractions and accuracies lie in 0..1.
 
     data, data_seed, validation, download   see ``lab.data.load``; ``data_seed`` fixes the split, not the run
-    model, hidden, init   see ``lab.models.build``
+    model, hidden, init   see ``lab.models.build``; with hidden sizes of one's own the article's network is an "mlp"
     task                  "classify", or "autoencode": give back the input (model "autoencoder"); wherever the text says
                           accuracy it is then the explained variance, see ``lab.task``
     labels                only so many training examples keep their label, equally many of each class, chosen by
@@ -107,11 +108,23 @@ class RunConfig(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RecipeError("; ".join(_sentence(problem) for problem in error.errors())) from None
+        if self.hidden is not None and self.model in HIDDEN and self.hidden != HIDDEN[self.model]:
+            if self.model != "article":
+                raise RecipeError(
+                    f"model={self.model!r} has hidden layers {list(HIDDEN[self.model])}, but "
+                    f"hidden={list(self.hidden)} was asked for; use model='mlp' with hidden="
+                )
+            object.__setattr__(self, "model", "mlp")  # with other sizes it is not the article's network
         if self.start_at > self.retrain_to:
             raise RecipeError(
                 f"start_at={self.start_at} lies above retrain_to={self.retrain_to}; accuracy thresholds run from "
                 "start_at up to retrain_to: lower the first or raise the second"
             )
+
+    @property
+    def network(self) -> str:
+        """The model's name, with the sizes of its hidden layers where those were given."""
+        return self.model if self.hidden is None else f"{self.model} {'-'.join(map(str, self.hidden))}"
 
     @property
     def stop_accuracy(self) -> float:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from actprune import analysis
+from actprune.accounting import measured
 from actprune.lab import shipped
 from actprune.lab.predict import example_of
-from actprune.program import Program
 from actprune.runtime import Model, Row, bench_table, prepared, verdict
 
 
@@ -50,14 +47,15 @@ def measure_file(file: str | Path, run: Path | None, sizes: Sequence[int], threa
     data = noise if origin is None else origin.dataset.validation[0][:4096]
     dense: nn.Module = program if origin is None else origin.model
     model = prepared(program, data[:2], threads=threads, dense=None if origin is None else origin.model)
+    was, now = measured(dense, data[:2]), measured(program, data[:2])
     before = _bytes(dense) if place is None else (place / "model.safetensors").stat().st_size
     return Latency(
         measure(model, sizes, data, seconds),
         {
             "bytes": (before, Path(file).stat().st_size),
-            "parameters": (_parameters(dense), _parameters(program)),
-            "non-zero weights": (_weights(dense), _kept(program)),
-            "FLOP of one example": (_flop(dense, data[:1], dense=True), _flop(program, data[:1], dense=False)),
+            "parameters": (was.weights + was.biases, now.weights + now.biases),
+            "non-zero weights": (was.weights, now.kept),
+            "FLOP of one example, zeros skipped": (was.flop or 0, now.flop_kept or 0),
         },
         threads,
         origin is not None,
@@ -72,43 +70,6 @@ def measure(model: Model, sizes: Sequence[int], data: Tensor, seconds: float) ->
         eager = next(row.median_s or dense for row in rows if row.path == "torch eager")
         found.append(Batch(batch, rows, eager, dense, verdict(rows, model)))
     return found
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _weights(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
-
-
-def _kept(program: Program) -> int:
-    return sum(int(torch.count_nonzero(weight)) for weight in program.parameters() if weight.dim() > 1)
-
-
-@torch.no_grad()
-def _flop(model: nn.Module, x: Tensor, *, dense: bool) -> int:
-    """Two for each weight (each non-zero one, unless ``dense``) and output position of Linear and conv layers."""
-    weights: dict[str, Tensor] = {}
-    positions: dict[str, int] = {}
-
-    def seen(name: str, layer: nn.Module) -> Any:
-        def hook(_: nn.Module, __: Any, out: Tensor) -> None:
-            weight = layer.get_parameter("weight")
-            weights[name] = torch.ones_like(weight) if dense else weight
-            positions[name] = positions.get(name, 0) + out.numel() // len(weight)
-
-        return hook
-
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
-    handles = [layer.register_forward_hook(seen(name, layer)) for name, layer in layers]
-    try:
-        model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return analysis.flop(weights, positions).total
 
 
 def _bytes(model: nn.Module) -> int:

@@ -170,7 +170,8 @@ def _copy(setup: Setup) -> Tensors:
 
 
 def _row(setup: Setup, after: Standing, trained: Score | None, validation: Score, *, pruned: bool) -> Row:
-    """One line of ``metrics.jsonl``: scores before an epoch-end pruning, sparsity after it (in the budget's terms).
+    """One line of ``metrics.jsonl``: scores before an epoch-end pruning, and what is removed after it: "actual" in the
+    budget's terms, "sparsity" of the whole network.
 
     "after" is what the pruning leaves of the validation scores before any recovery. No times: they never repeat.
     """
@@ -183,6 +184,7 @@ def _row(setup: Setup, after: Standing, trained: Score | None, validation: Score
         "train_accuracy": trained.accuracy if trained else None,
         "validation_loss": validation.loss,
         "validation_accuracy": validation.accuracy,
+        "actual": report.get("actual", 0.0),
         "sparsity": report.get("sparsity", 0.0),
         "pruning_steps": setup.pruner.state.pruning_step,
         "pruned": pruned,

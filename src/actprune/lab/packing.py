@@ -26,6 +26,8 @@ class PackedRun:
 
     sizes             bytes of the file after each step, from the dense network to the packed one
     validation, test  accuracy (0..1) before and after packing; the test set is read for these two figures only
+    dense             validation accuracy of the network just before its first pruning, which sizes are compared with;
+                      None: the run pruned before it trained
     """
 
     path: Path
@@ -35,6 +37,7 @@ class PackedRun:
     sizes: dict[str, int]
     validation: tuple[float, float]
     test: tuple[float, float]
+    dense: float | None
 
     @property
     def dense_bytes(self) -> int:
@@ -86,6 +89,7 @@ def pack_run(
          "packed": path.stat().st_size},
         (found.before, found.accuracy),
         (evaluate(small, run.dataset.test).accuracy, evaluate(found.program, run.dataset.test).accuracy),
+        (run.summary["dense"] or {}).get("validation_accuracy"),
     )  # fmt: skip
 
 

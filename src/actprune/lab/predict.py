@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from actprune import atomic
-from actprune.artifact import inspect, load
+from actprune.accounting import Account, held, measured
+from actprune.artifact import Info, inspect, load
 from actprune.errors import ArtifactError, DataError
 from actprune.lab import data
 from actprune.program import Program
@@ -33,12 +34,26 @@ class Prediction:
 
 def example_of(file: str | Path, batch: int = 2) -> tuple[Program, Tensor]:
     """The program in a file, and random inputs of the shape it was stored for. Raises ArtifactError."""
-    program, about = load(file), inspect(file).about
-    shape = about.get("shape")
-    if not isinstance(program, Program) or not _is_shape(shape):
+    program, shape = load(file), shape_of(inspect(file))
+    if not isinstance(program, Program) or shape is None:
         raise ArtifactError(f"{file} does not say what shape its inputs have; save it with about={{'shape': [...]}}")
     generator = torch.Generator().manual_seed(0)
     return program, torch.rand(batch, *shape, generator=generator)
+
+
+def shape_of(info: Info) -> list[int] | None:
+    """The shape of one example, where a file says a sensible one."""
+    shape = info.about.get("shape")
+    return shape if _is_shape(shape) else None
+
+
+def account_of(file: str | Path, info: Info) -> Account:
+    """What the network in a file holds and costs; nothing of it is run. FLOP only where it says its inputs' shape.
+
+    Raises ArtifactError as ``load`` does.
+    """
+    program, shape = load(file), shape_of(info)
+    return measured(program, torch.empty(2, *shape, device="meta")) if shape is not None else held(program)
 
 
 def _is_shape(found: Any) -> TypeGuard[list[int]]:

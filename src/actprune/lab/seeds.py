@@ -14,7 +14,16 @@ from actprune.lab.folder import RunFolder
 from actprune.lab.run import RunResult, resume, run
 
 LIST = "seeds.json"
-FIGURES = ("actual", "compression", "flop_kept", "train_accuracy", "validation_accuracy", "test_accuracy", "seconds")
+FIGURES = (
+    "actual",
+    "sparsity",
+    "compression",
+    "flop_kept",
+    "train_accuracy",
+    "validation_accuracy",
+    "test_accuracy",
+    "seconds",
+)
 
 
 def run_seeds(
@@ -51,8 +60,12 @@ def resume_seeds(out: str | Path, **how: Any) -> list[RunResult]:
 
 
 def spread(summaries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation (n - 1; 0 for one seed) of every figure."""
-    columns = {key: [float(summary[key]) for summary in summaries] for key in FIGURES}
+    """Mean and standard deviation (n - 1; 0 for one seed) of every figure that all seeds have."""
+    columns = {
+        key: [float(summary[key]) for summary in summaries]
+        for key in FIGURES
+        if all(summary[key] is not None for summary in summaries)
+    }
     return {key: {"mean": mean(v), "std": stdev(v) if len(v) > 1 else 0.0} for key, v in columns.items()}
 
 

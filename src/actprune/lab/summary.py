@@ -27,10 +27,12 @@ def restore_best(setup: Setup, at: Standing) -> int:
 def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summary:
     """Plain values. Accuracies are of the weights now in the model, in evaluation mode, whole data sets.
 
-    What they and the losses are is in ``score_name`` and ``loss_name``: see ``lab.task``.
+    What they and the losses are is in ``score_name`` and ``loss_name``: see ``lab.task``. target and actual are in the
+    budget's own terms (of the weights that the method may prune, or of all); sparsity, compression, flop_kept and
+    network are of the whole network.
     """
     pruner, config = setup.pruner, setup.config
-    report, layers = at.report or {}, _layers(setup)
+    report, layers, network = at.report or {}, _layers(setup), pruner.account().to_dict()
     scores = {
         part: evaluate(setup.model, pair, setup.forward, setup.task)
         for part, pair in (("train", setup.train), ("validation", setup.validation), ("test", setup.test))
@@ -38,7 +40,7 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
     return {
         "run": name,
         "data": config.data,
-        "model": config.model,
+        "model": config.network,
         "method": setup.recipe.name,
         "task": config.task,
         "score_name": setup.task.score_name,
@@ -46,9 +48,9 @@ def summarise(setup: Setup, at: Standing, weights_from: int, name: str) -> Summa
         "seed": config.seed,
         "target": report.get("target", 0.0) if setup.recipe.budget.kind == "threshold" else pruner.final_target,
         "actual": report.get("actual", 0.0),
-        "sparsity_with_unpruned_layers": pruner.sparsity,
-        "compression": report.get("compression", 1.0),
-        "flop_kept": report.get("flop_kept", 1.0),
+        "budget_of": setup.recipe.budget.of,
+        **{key: network[key] for key in ("sparsity", "compression", "flop_kept")},
+        "network": network,
         "pruning_steps_done": pruner.state.pruning_step,
         "pruning_steps_planned": pruner.pruning_steps,
         "train_accuracy": scores["train"].accuracy,

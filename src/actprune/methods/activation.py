@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import Literal
 
 from actprune.criteria import Counter, CounterTimesWeight
-from actprune.criteria.counter import Across, Count
+from actprune.criteria.counter import Across, Count, Smooth
 from actprune.errors import RecipeError
 from actprune.rank.units import Neuron, Weight
 from actprune.ranked import Ranked
@@ -43,11 +43,13 @@ from actprune.types import Budget, Schedule, Unit
 Score = Literal["neuron", "neuron_weight"]
 
 
-def _criterion(score: Score, count: Count, across: Across, fires_above: float | None) -> Counter:
+def _criterion(
+    score: Score, count: Count, across: Across, fires_above: float | None = None, smooth: Smooth = "mean_abs"
+) -> Counter:
     kinds: dict[str, type[Counter]] = {"neuron": Counter, "neuron_weight": CounterTimesWeight}
     if score not in kinds:
         raise RecipeError(f"score={score!r} is not known; use 'neuron' or 'neuron_weight'")
-    return kinds[score](count, across, fires_above)
+    return kinds[score](count, across, fires_above, smooth)
 
 
 def activation(
@@ -79,6 +81,8 @@ def activation(
     scope       "global", "layer" (each layer loses the same fraction) or "row"
     pruning_steps  1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
                 towards ``retrain_to``, amounts proportional to 0.8^i
+    fires_above count |activation| > this everywhere; left out: ``!= 0`` where an activation can be exactly zero, mean
+                |activation| behind smooth ones (GELU, SiLU, GLU), always firing where there is no non-linearity at all
     skip_output leave the output layer alone, as the article does; False: its neurons, which have no non-linearity,
                 count as always firing
     count_on    "observe" (default for one step) or "train": count on the live training batches (default for several)
@@ -130,7 +134,7 @@ def activation_literal(
     dead = not local if remove_dead is None else remove_dead
     return Ranked(
         name="activation_literal",
-        criterion=_criterion(score, count, "count", None),
+        criterion=_criterion(score, count, "count", smooth="refuse"),
         budget=Budget.sparsity(sparsity, of="prunable" if local else "all"),
         schedule=schedule
         or (LayerByLayer(start_at) if local else AccuracyTriggered(pruning_steps, start_at, retrain_to)),

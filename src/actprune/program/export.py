@@ -37,6 +37,18 @@ def example_args(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise ModelError(f"an example is a tensor or a tuple of positional arguments; got a {type(example).__name__}")
 
 
+def outline(inputs: Any) -> Any:
+    """Zeros of the shapes, types and devices of the tensors in tuples, lists and dicts, in a single number's memory.
+
+    What follows an input through a model looks at shapes only, and nobody wants their data in a copy of the model.
+    """
+    if isinstance(inputs, Tensor):
+        return torch.zeros((), dtype=inputs.dtype, device=inputs.device).expand(inputs.shape)
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(map(outline, inputs))
+    return {name: outline(item) for name, item in inputs.items()} if isinstance(inputs, Mapping) else inputs
+
+
 def export(model: nn.Module, example: Any) -> Program:
     """The program of ``model`` in evaluation mode, for any batch size (axis 0 of every input).
 

@@ -6,18 +6,18 @@ with torch. Here the graph that ``torch.export`` finds is kept as plain JSON val
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 from actprune.errors import ArtifactError, ModelError
+from actprune.program.bound import MAKERS, MOST_STEPS, Bound
 from actprune.program.layers import layer_inputs, layer_of, layer_path, settings
 from actprune.program.nodes import Ref, Step, decoded, encoded, mapped, refs_in
 from actprune.program.ops import function
 from actprune.program.tree import STATISTICS, grow, tensor_at
-
-_MAKERS = frozenset({"arange", "full", "ones", "zeros", "scalar_tensor"})  # they take no tensor whose device they share
 
 
 class Program(nn.Module):
@@ -49,6 +49,7 @@ class Program(nn.Module):
         layers = {path: layer_of(step, tensors) for step, path in zip(self.steps, self._paths, strict=True) if path}
         grow(self, layers, tensors, buffers)
         self._dead = _last_uses(self.steps, result)
+        self._limits: Bound | None = None
         self.eval()  # what was exported is the network as it is used
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
@@ -72,19 +73,37 @@ class Program(nn.Module):
         return found if self.batch is None else {**found, "batch": self.batch}
 
     @classmethod
-    def build(cls, structure: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Inverse of ``structure()``. Raises ArtifactError for anything unknown or inconsistent; runs no step."""
+    def build(cls, structure: Mapping[str, Any], tensors: Mapping[str, Tensor], growth: float = math.inf) -> Self:
+        """Inverse of ``structure()``. Raises ArtifactError for anything unknown or inconsistent; computes nothing.
+
+        growth: bounds what a forward may allocate (see ``program.bound``): what is beyond is refused here where it can
+        be told, else by the forward, before it allocates. Infinite: whatever the structure asks for.
+        """
         try:
+            if growth < math.inf and len(structure["steps"]) > MOST_STEPS:
+                raise ArtifactError(
+                    f"the program has {len(structure['steps'])} steps; the limit is {MOST_STEPS}. If you trust the "
+                    "file, load it with growth=math.inf"
+                )
             steps = [_step(row) for row in structure["steps"]]
             buffers = frozenset(structure.get("buffers", ()))
             result = decoded(structure["result"])
-            return cls(structure["inputs"], steps, result, tensors, buffers, structure.get("batch"))
+            found = cls(structure["inputs"], steps, result, tensors, buffers, structure.get("batch"))
+            if growth < math.inf:
+                found._limit(growth)
+            return found
         except ArtifactError:
             raise
         except Exception as error:  # a hostile structure can go wrong anywhere; to the caller it is one kind of error
             raise ArtifactError(
                 f"the stored program is inconsistent: {type(error).__name__}: {str(error)[:200]}"
             ) from error
+
+    def _limit(self, growth: float) -> None:
+        tensors = self.tensors()
+        names = frozenset(tensors)
+        self._limits = Bound(growth, self.inputs, self.steps, self._functions, self._dead, names)
+        self._limits.check_unseen(tensors, self.batch)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters (as they are, trainable or not) and buffers by name."""
@@ -108,7 +127,7 @@ class Program(nn.Module):
         kwargs = {
             key: mapped(item, lambda leaf: self._value(leaf, values)) for key, item in (step.kwargs or {}).items()
         }
-        if step.op.partition(".")[0] in _MAKERS:
+        if step.op.partition(".")[0] in MAKERS:
             kwargs["device"] = values[self.inputs[0]].device
         return self._functions[index](*args, **kwargs)
 
@@ -119,13 +138,17 @@ class Program(nn.Module):
         return values[item.name] if item.name in values else tensor_at(self, item.name)
 
     def bound(self, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Inputs by name. Raises ModelError when they are too few, too many, or of a batch size that is not taken."""
+        """Inputs by name. Raises ModelError when they are too few, too many, or of a batch size that is not taken,
+        ArtifactError when a program from a file would allocate too much on them.
+        """
         values = dict(zip(self.inputs, args, strict=False)) | dict(kwargs)
         if len(args) + len(kwargs) != len(self.inputs) or set(values) != set(self.inputs):
             raise ModelError(
                 f"this program takes {', '.join(self.inputs)}; it was called with {len(args)} positional arguments"
                 + (f" and {', '.join(kwargs)}" if kwargs else "")
             )
+        if self._limits is not None:
+            self._limits.check(values, self.tensors)
         if self.batch is None:  # looking at sizes would fix them where this call is traced
             return values
         sizes = {len(value) for value in values.values() if isinstance(value, Tensor) and value.dim()}

@@ -42,8 +42,29 @@ MIXING = frozenset({"matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "scaled
                     "select_scatter", "copy"})  # fmt: skip
 SIZES = frozenset({"sym_size", "sym_numel"})
 KNOWN = LAYERS | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
+
+
+def _of_numbers(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Arithmetic on sizes: of a list or a string, a product or a format could be of any length."""
+
+    def checked(*args: Any) -> Any:
+        if any(isinstance(item, (str, bytes, list, tuple, dict)) for item in args):
+            raise ArtifactError(f"arithmetic on {str(args)[:80]}; a program computes with numbers only")
+        found = call(*args)
+        if type(found) is int and not -_LARGEST <= found < _LARGEST:
+            raise ArtifactError("a program computes with sizes below 2**63; one of this file's is larger")
+        return found
+
+    return checked
+
+
+_LARGEST = 1 << 63
 ARITHMETIC: dict[str, Callable[..., Any]] = {
-    f"operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem")
+    **{
+        f"operator.{name}": _of_numbers(getattr(operator, name))
+        for name in ("add", "sub", "mul", "floordiv", "mod", "neg")
+    },
+    "operator.getitem": operator.getitem,
 }
 
 

@@ -32,7 +32,7 @@ def traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         return _dynamic(model, args, kwargs)
     except Exception as error:  # torch.export raises many types; each of them means the same to the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        _refuse_failing(model, args, kwargs)
+        refuse_failing(model, args, kwargs)
         raise ModelError(
             f"{type(model).__name__} cannot be turned into a graph: {type(error).__name__}: {first}; models whose "
             "control flow depends on values cannot be compacted or shipped without their class"
@@ -42,13 +42,14 @@ def traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             module.training = True
 
 
-def _refuse_failing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def refuse_failing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise ModelError where plain PyTorch fails on the example too: then the example is to blame, not the graph."""
     try:
         with torch.no_grad():
             model(*args, **kwargs)
     except Exception as error:
-        found = ", ".join(str(tuple(item.shape)) for item in (*args, *kwargs.values()))
+        every = (*args, *kwargs.values())
+        found = ", ".join(f"{tuple(item.shape)} {item.dtype} on {item.device}" for item in every)
         raise ModelError(
             f"{type(model).__name__} fails on the example itself, of shape {found}: {type(error).__name__}: {error}; "
             "give an example of the shape and type that the model takes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from actprune.errors import ObservationError, RecipeError
 from actprune.evidence import SHARED, OfActivations, merge
-from actprune.graph import Hook, Tracer, tensors_in, unit_axis, unwrap
+from actprune.graph import Hook, Tracer, Value, tensors_in, unit_axis, unwrap
 from actprune.nodes import Graph, Site
+from actprune.pruner.inputs import copied, examples_in, two_examples
+from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
-from actprune.pruner.sites import CHECK, COUNT, Sink, SiteHooks, Switch
+from actprune.pruner.sites import CHECK, COUNT, Arena, Early, Sink, SiteHooks, Switch
 from actprune.state import PruneState
 from actprune.types import Evidence, Sums
 
@@ -59,6 +62,11 @@ class Collector:
         """Training batches counted since ``start_live``. 0 after training: the hooks are deaf (a compiled model)."""
         return 0 if self._live is None else self._live.batches
 
+    @property
+    def live(self) -> bool:
+        """Whether training batches are counted now."""
+        return self._live is not None
+
     def flush(self) -> dict[str, Sums]:
         """Move what live batches have added into the state; all sums so far."""
         if self._live is not None:
@@ -79,20 +87,22 @@ class Collector:
         sums = self.flush()
         if self._live is not None:
             raise_unsound(self._live.unsound())
-            unseen = set(self._live.unreached())
+            unseen = set(self._missing(self._live))
             missing = [name for name in self.layers if name in unseen and name not in sums and self.evidence]
             if self._live.batches and missing:
                 raise ObservationError(never_reached(missing, self._live.batches))
         raise_unsound([name for name, own in sums.items() if not all(bool(v.isfinite().all()) for v in own.values())])
-        self._check_sites(self.state.graph, sums, layers)
+        # A rank that was dealt zeros knows nothing of a site yet: "fired on all 0 rows" would mean "always fires".
+        told = {name: own for name, own in sums.items() if any(bool(value.any()) for value in own.values())}
+        self._check_sites(self.state.graph, told, layers)
 
     # ---- counting in a block ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def observing(self, gradients: bool = False) -> Iterator[None]:
+    def observing(self, gradients: bool = False, mask: Mask = DEFAULT) -> Iterator[None]:
         """Count on whatever is sent through the model inside the block; the model and the RNG are left as they were.
 
-        gradients: enable them, for criteria that need them (``backward`` is the caller's).
+        gradients: enable them, for criteria that need them (``backward`` is the caller's). mask: how padding is told.
         Nothing is added to the state when the block fails. Raises ObservationError for no or empty batches, layers
         never reached, NaN or Inf, and evidence that means nothing at its site.
         """
@@ -105,6 +115,7 @@ class Collector:
             traced=lambda: self._check_sites(session.graph),
             keep_inputs=self._keep_inputs,
         )
+        session.mask = mask
         with quiet(self._model, gradients):
             try:
                 session.open()
@@ -121,12 +132,18 @@ class Collector:
         self.state.graph, self.state.example = looker.state.graph, looker.state.example
         self.state.positions.update(looker.state.positions)
 
+    def _missing(self, session: Session) -> list[str]:
+        """Layers that no data has reached, of those that somebody wants to look at."""
+        elsewhere = () if session.graph is None else session.graph.elsewhere
+        all_must = any(each.everywhere for each in self.evidence)
+        return [name for name in session.unreached() if all_must or name not in elsewhere]
+
     def _accept(self, session: Session) -> None:
         if session.batches == 0 or session.graph is None:
             raise ObservationError(DEAF)
         if session.failed:
             raise ObservationError(FAILED)
-        if missing := session.unreached():
+        if missing := self._missing(session):
             raise ObservationError(never_reached(missing, session.batches))
         raise_unsound(session.unsound())
         found = session.flush()
@@ -281,12 +298,23 @@ class Session:
         self.positions: dict[str, int] = {}
         self.example: Any = None
         self.inputs: list[Any] = []
+        self.mask: Mask = DEFAULT
         self._keep_inputs = keep_inputs
         self._root, self._due, self._thorough, self._traced = root, due, thorough, traced
         self._rarely = rarely
         self._switch = Switch()
         self.sinks = {name: Sink(name, evidence, self._switch) for name in layers}
-        self._tracer = Tracer(root, layers, when=lambda _: self._counting, finished=self._learn)
+        self._evidence = evidence
+        self._received: list[tuple[str, dict[OfActivations, Early]]] = []
+        wanted = any(each.sees == "output" for each in evidence)
+        self._tracer = Tracer(
+            root,
+            layers,
+            when=lambda _: self._counting,
+            finished=self._learn,
+            born=self._born if wanted else None,
+            called=self._called,
+        )
         self._hooks: SiteHooks | None = None
         self.failed = self._was_failed = False
         self._counting = False
@@ -336,12 +364,13 @@ class Session:
             return
         if self.batches == 0:
             self.example = two_examples((args, kwargs))
+        self._switch.real = real_tokens(self.mask, root, args, kwargs)
         if self._thorough and examples_in((args, kwargs)) == 0:
             raise ObservationError(
                 "a batch of 0 examples was sent through the model; leave empty batches out of the data"
             )
         if self._keep_inputs:
-            self.inputs.append(_copied((args, kwargs)))
+            self.inputs.append(copied((args, kwargs)))
         self._was_failed, self.failed = self.failed, self._thorough
         check = self._thorough or self.batches % CHECK_EVERY == 0
         self._switch.level = CHECK if check else COUNT
@@ -358,6 +387,7 @@ class Session:
             return
         self._counting = False
         self._inputs = ()
+        self._switch.real = None
         self.batches += 1
         if self._hooks is not None:
             self._hooks.end()
@@ -387,20 +417,31 @@ class Session:
             if name in graph.sites:
                 sink.suits(graph.sites[name], output=name in graph.outputs)
 
+    def _born(self, value: Value, tensor: Tensor) -> None:
+        """A value that may be a site, while it is there: whose it is will be known when the forward is over."""
+        outputs = [each for each in self._evidence if each.sees == "output"]
+        for axis in value.axes - value.early.keys():
+            value.early[axis] = Early.of(outputs, tensor, axis, self._switch)
+
+    def _called(self, name: str, layer: nn.Module, inputs: Any) -> None:
+        """A layer of a traced forward: what it has received."""
+        kinds = [each for each in self._evidence if each.sees == "input"]
+        if name not in self.sinks or not kinds:
+            return
+        given = next(tensors_in(inputs))
+        found = {each: Early.of([each], *each.rows(layer, given, unit_axis(layer)), self._switch) for each in kinds}
+        self._received.append((name, found))
+
     def _count_traced(self) -> None:
         for path in self._tracer.paths():
-            name, layer = path.call.layer, path.call.module
-            assert name is not None
-            if self.sinks[name].outputs:
-                self.sinks[name].output(path.site.tensor, unit_axis(layer))
-            if self.sinks[name].inputs and path.call.inputs:
-                assert layer is not None
-                self.sinks[name].input(layer, path.call.inputs[0].tensor, unit_axis(layer))
-
-
-def examples_in(inputs: Any) -> int | None:
-    """Length of the first axis of the first tensor that has one; None when there is no such tensor."""
-    return next((tensor.shape[0] for tensor in tensors_in(inputs) if tensor.dim() > 0), None)
+            sink = self.sinks[path.call.layer or ""]
+            if sink.outputs:
+                sink.take(path.site.early[unit_axis(path.call.module)])
+        for name, found in self._received:
+            for each, _ in self.sinks[name].inputs:
+                self.sinks[name].take_of(each, found[each])
+        self._received.clear()
+        self._switch.arena = Arena()
 
 
 def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
@@ -411,53 +452,12 @@ def _positions(tracer: Tracer, examples: int | None) -> dict[str, int]:
     for name, call in calls:
         shape = call.outputs[0].shape
         axis = len(shape) + unit_axis(call.module)
-        rows = call.outputs[0].tensor.numel() // max(shape[axis], 1)
+        rows = math.prod(shape) // max(shape[axis], 1)
         batch = 1 if unbatched else examples
         if not batch or rows % batch:
             batch = shape[0] if axis > 0 else 1
         found[name] = found.get(name, 0) + rows // max(batch, 1)
     return found
-
-
-def two_examples(inputs: Any) -> Any:
-    """``inputs`` with every tensor cut to its first two examples and copied; None when that cannot be done.
-
-    It can when all tensors have the same first axis and everything else is a plain number, string, bool or None.
-    """
-    examples = examples_in(inputs)
-    try:
-        return None if examples is None else _cut(inputs, examples)
-    except _CannotCutError:
-        return None
-
-
-def _copied(item: Any) -> Any:
-    """Tensors in nested tuples, lists and dicts as copies: the caller may fill the next batch into the same memory."""
-    if isinstance(item, Tensor):
-        with torch.inference_mode(False):
-            return item.detach().clone()
-    if type(item) in (tuple, list):
-        return type(item)(_copied(inner) for inner in item)
-    return {key: _copied(inner) for key, inner in item.items()} if type(item) is dict else item
-
-
-class _CannotCutError(Exception):
-    pass
-
-
-def _cut(item: Any, examples: int) -> Any:
-    if isinstance(item, Tensor):
-        if item.dim() == 0 or item.shape[0] != examples:
-            raise _CannotCutError
-        with torch.inference_mode(False):
-            return item[:2].detach().clone()
-    if type(item) in (tuple, list):
-        return type(item)(_cut(inner, examples) for inner in item)
-    if type(item) is dict:
-        return {key: _cut(inner, examples) for key, inner in item.items()}
-    if item is None or isinstance(item, (bool, int, float, str)):
-        return item
-    raise _CannotCutError
 
 
 DEAF = (

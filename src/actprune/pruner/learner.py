@@ -12,14 +12,13 @@ from torch.utils.hooks import RemovableHandle
 from actprune.errors import CheckpointError, ModelError
 from actprune.graph import Hook
 from actprune.pruner.distributed import average, full, local, sharded
-from actprune.pruner.wrappers import layer_of
 from actprune.types import Penalty
 
 Learnt = dict[str, dict[str, Tensor]]
 
 
 class Learner:
-    """Live parameters beside the weights of ``layers`` (clean weight name -> module path).
+    """Live parameters beside the weights of ``layers`` (clean weight name -> module path), which ``find`` looks up.
 
     They are learnt with full weights in mind: under DDP their gradients are averaged here before every step. Raises
     ModelError for a sharded model (FSDP), which cannot be penalised.
@@ -29,16 +28,17 @@ class Learner:
         self,
         model: nn.Module,
         layers: Mapping[str, str],
-        parameters: Mapping[str, nn.Parameter],
+        find: Callable[[], Mapping[str, nn.Parameter]],
         penalty: Penalty | None,
     ) -> None:
-        self.penalty, self.weights = penalty, parameters
+        self.penalty, self._find = penalty, find
         self._stopped: Penalty | None = None
         self.learnt: Learnt = {}
         self._handles: list[RemovableHandle] = []
-        self._layers = {name: layer_of(model, path) for name, path in layers.items()}
+        self._layers = {name: model.get_submodule(path) for name, path in layers.items()}
         if penalty is None:
             return
+        parameters = find()
         if shards := [name for name in layers if sharded(parameters[name])]:
             raise ModelError(
                 f"a penalty was asked for, but {shards[0]} is sharded (FSDP), and a penalty needs whole weights; use "
@@ -62,6 +62,11 @@ class Learner:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """The weights by name, looked up: the user may have replaced one."""
+        return self._find()
 
     @property
     def parameters(self) -> list[nn.Parameter]:

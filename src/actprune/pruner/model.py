@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -9,29 +10,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from actprune.accounting import Account, account
 from actprune.edit import Method
 from actprune.errors import ModelError
-from actprune.graph import clean_path, prunable_layers, unwrap
+from actprune.graph import clean_path, named_layers, prunable_layers, reasons, unwrap
 from actprune.nodes import Graph
 from actprune.pruner.distributed import local, local_part
-from actprune.pruner.wrappers import layer_of
+from actprune.state import PruneState
 from actprune.types import Cost
 
 
 class PrunableModel:
-    """``layers``: clean weight name -> module path. Parameters are looked up anew each time."""
+    """``layers``: clean weight name -> module path; ``why``: weight name -> why it is left alone, of the others.
 
-    def __init__(self, model: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False) -> None:
+    Parameters are looked up anew each time.
+    """
+
+    def __init__(
+        self, model: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False, include_tied: bool = False
+    ) -> None:
         self.root = unwrap(model)
-        self.layers = prunable_layers(self.root, skip, include_frozen)
+        self.layers = prunable_layers(self.root, skip, include_frozen, include_tied)
+        self.why = reasons(self.root, skip, include_frozen, include_tied)
 
-    def parameters(self, model: nn.Module | None = None) -> dict[str, nn.Parameter]:
-        """The prunable weights by clean name, of the model or of a copy of it."""
-        root = self.root if model is None else unwrap(model)
+    def of_copy(self, model: nn.Module) -> PrunableModel:
+        """A copy of the model (an EMA), with the same layers. Raises ModelError when it is none."""
+        other = copy.copy(self)
+        other.root = unwrap(model)
+        wanted = {name: parameter.shape for name, parameter in self.parameters().items()}
+        found = {name: parameter.shape for name, parameter in other.parameters().items()}
+        if odd := sorted(name for name, shape in wanted.items() if found[name] != shape):
+            raise ModelError(f"not a copy of the pruned model: {odd[0]} is {tuple(found[odd[0]])}")
+        return other
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable weights by clean name.
+
+        They are reached by module path, as wrappers deep inside a model (activation checkpointing, compiled parts) make
+        the clean weight name differ from it. Raises ModelError when a layer is gone.
+        """
         try:
-            return {name: layer_of(root, path).weight for name, path in self.layers.items()}
+            return {name: self.root.get_submodule(path).weight for name, path in self.layers.items()}  # type: ignore[misc]
         except AttributeError as error:
-            raise ModelError(f"not a copy of the pruned model: {error}") from error
+            raise ModelError(f"not the model that was given to the Pruner, nor a copy of it: {error}") from error
 
     def weights(self) -> int:
         """Number of prunable weights."""
@@ -41,6 +62,10 @@ class PrunableModel:
         """All parameters and buffers by clean name, as they are (sharded ones too)."""
         found = [*self.root.named_parameters(), *self.root.named_buffers()]
         return {clean_path(name): tensor for name, tensor in found}
+
+    def buffers(self) -> frozenset[str]:
+        """Clean names of the buffers."""
+        return frozenset(clean_path(name) for name, _ in self.root.named_buffers())
 
     def local_tensors(self) -> dict[str, Tensor]:
         """The part of this rank of each, detached and writable in place."""
@@ -91,20 +116,30 @@ class PrunableModel:
             )
         return hidden
 
-    def others(self, names: Sequence[str], positions: Mapping[str, int]) -> Cost:
-        """Linear and conv weights that are left alone (output layer, skipped, frozen)."""
-        parameters = self.parameters()
-        mine = {id(parameters[name]) for name in names}
-        weights = flop = 0
-        for path, module in self.root.named_modules():
-            if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) and id(module.weight) not in mine:
-                mine.add(id(module.weight))
-                weights += module.weight.numel()
-                flop += 2 * module.weight.numel() * positions.get(f"{path}.weight", 1)
+    def account(self, method: Method, state: PruneState, masks: Mapping[str, Tensor]) -> Account:
+        """What the whole network holds and costs under ``masks``, and what this method leaves alone."""
+        names, parameters = set(self.pruned(method, state.graph)), self.parameters()
+        spared = {name: "an output layer, which this recipe leaves alone" for name in self.layers if name not in names}
+        held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
+        return account(self.root, {**held, **parameters}, masks, {**self.why, **spared}, state.flop)
+
+    def others(self, names: Sequence[str], state: PruneState) -> Cost:
+        """What is left alone: weights of the whole network but for ``names``, and FLOP, of which those of Linear and
+        conv layers are known before a forward pass was counted whole.
+        """
+        parameters, positions = self.parameters(), state.positions
+        mine = {id(parameters[name]): name for name in names}
+        every = [tensor for tensor in dict.fromkeys(self.root.parameters()) if tensor.dim() > 1]
+        weights = sum(tensor.numel() for tensor in every if id(tensor) not in mine)
+        if state.flop is not None:
+            own = sum(2 * parameters[name].numel() * positions.get(name, 1) for name in names)
+            return Cost(weights, sum(state.flop.values()) - own)
+        held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
+        flop = sum(2 * each.numel() * positions.get(name, 1) for name, each in held.items() if id(each) not in mine)
         return Cost(weights, flop)
 
-    def counted(self, method: Method, graph: Graph | None, positions: Mapping[str, int]) -> int:
+    def counted(self, method: Method, state: PruneState) -> int:
         """Weights that the method's budget counts."""
-        names, parameters = self.pruned(method, graph), self.parameters()
+        names, parameters = self.pruned(method, state.graph), self.parameters()
         mine = sum(parameters[name].numel() for name in names)
-        return mine + (self.others(names, positions).weights if method.budget.of == "all" else 0)
+        return mine + (self.others(names, state).weights if method.budget.of == "all" else 0)

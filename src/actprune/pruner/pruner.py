@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from actprune.accounting import Account
 from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
-from actprune.errors import CheckpointError, ObservationError, RecipeError
+from actprune.errors import ObservationError, RecipeError
+from actprune.graph import Hook
+from actprune.pruner import optimizers as opt
+from actprune.pruner.checks import check_fits, check_fraction, check_mask, refuse, zeros_of
 from actprune.pruner.collector import Collector
-from actprune.pruner.distributed import local
+from actprune.pruner.distributed import local, sharded
 from actprune.pruner.gradients import collected, present
-from actprune.pruner.holder import Holder, restart
+from actprune.pruner.holder import Holder
 from actprune.pruner.learner import Learner
 from actprune.pruner.model import PrunableModel
+from actprune.pruner.padding import DEFAULT, Mask
+from actprune.pruner.ranks import share, together
 from actprune.pruner.report import PruneReport, report
-from actprune.pruner.source import Kinds, LiveSource, view_of
-from actprune.pruner.wrappers import around_closure, unwrap_optimizer
+from actprune.pruner.source import Kinds, LiveSource, counted_flop, view_of
 from actprune.state import PruneState
 from actprune.types import Progress
 
@@ -30,6 +37,9 @@ class Pruner:
 
     skip               fnmatch patterns of module paths or weight names to leave alone
     include_frozen     also prune layers whose weight has ``requires_grad=False``
+    include_tied       also prune layers whose weight another module holds too (a head tied to its token embedding)
+    keep_zeros         a weight that is zero already counts as pruned, and is held at zero like the others (a layer of
+                       nothing but zeros is freshly initialised: it does not); False: they are weights like any other
     example            one input (tensor, or tuple of positional arguments) to see the model's structure at once;
                        otherwise it is seen on the first observed batch
     sharing_elsewhere  you carry out ``recipe.sharing`` yourself (``artifact.SharedWeights``): the Pruner does not
@@ -47,26 +57,34 @@ class Pruner:
         *,
         skip: tuple[str, ...] | list[str] = (),
         include_frozen: bool = False,
+        include_tied: bool = False,
+        keep_zeros: bool = True,
         example: Any = None,
         sharing_elsewhere: bool = False,
     ) -> None:
-        _refuse(recipe, sharing_elsewhere)
-        self._prunable = PrunableModel(model, skip, include_frozen)
+        refuse(recipe, sharing_elsewhere)
+        self._prunable = PrunableModel(model, skip, include_frozen, include_tied)
         self.model, self.layers = self._prunable.root, self._prunable.layers
         self.recipe = recipe
         self.state = PruneState()
         self._kinds = Kinds.of(recipe.evidence)
-        self._learner = Learner(self.model, self.layers, self.parameters, recipe.penalty)
+        self._learner = Learner(self.model, self.layers, self._prunable.parameters, recipe.penalty)
         self.state.learnt = self._learner.learnt
         self._collector = Collector(
             self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again
         )
         self._holder = Holder(self._prunable.parameters, self.state, recipe.regrow)
-        self._optimizers: list[Optimizer] = []
-        self._handles: list[Any] = []
+        self._copies: list[PrunableModel] = []
+        self._handles: dict[Optimizer, list[Any]] = {}
+        self._counted: Optimizer | None = None  # whose steps are counted
+        self._watching: Any = None  # the handle of the hook that notices replaced parameters
+        self._known: dict[str, nn.Parameter] = {}  # the weights when an optimizer was attached
         self.watchers: list[Callable[[str], None]] = []  # called with "before" and "after" around every pruning step
         self._from_step: dict[str, Tensor] | None = None  # gradients that the step about to be done has found
         self.last_report: PruneReport | None = None  # of the latest pruning step, also one that a step triggered
+        if keep_zeros and recipe.regrow == "frozen":
+            self.state.masks = zeros_of(self._prunable.parameters())
+            self._holder.masks_changed()
         self._take_snapshot()
         if example is not None:
             self._collector.look(example)
@@ -74,14 +92,18 @@ class Pruner:
     # ---- observing -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def observe(self) -> Iterator[None]:
+    def observe(self, mask: Mask = DEFAULT) -> Iterator[None]:
         """Collect evidence on whatever is sent through the model inside the block (calibration).
 
         Nothing is trained: evaluation mode, no gradients (unless the recipe needs them), no BatchNorm update,
         training flags and RNG as before afterwards.
 
+        mask  which tokens are real, for padding is no example: the name of the argument (or key of the batch) that says
+              it, ``(B, T)``, non-zero = real; or a function of ``(args, kwargs)`` that returns this; None: all are
+
         Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
         """
+        check_mask(self.recipe, mask)
         gradients = self._kinds.training_gradient
         with ExitStack() as stack:
             if gradients:
@@ -89,7 +111,7 @@ class Pruner:
                 # where there is other evidence this may be for that one alone: a step brings its own gradients
                 alone = needed.training_gradient and not needed.activations
                 stack.enter_context(collected(self.model, self.parameters, self.state.gradients, required=alone))
-            stack.enter_context(self._collector.observing(gradients=gradients))
+            stack.enter_context(self._collector.observing(gradients=gradients, mask=mask))
             yield
 
     @property
@@ -105,7 +127,7 @@ class Pruner:
         Under DDP or FSDP every rank must call it. Nothing is changed when it raises: ObservationError (missing or
         empty evidence), ModelError (NaN weights), BudgetError, LayerCollapseError.
         """
-        _check_fraction(self.recipe, fraction)
+        check_fraction(self.recipe, fraction)
         if not self.state.released:
             self._holder.reveal()
         try:
@@ -121,11 +143,13 @@ class Pruner:
         last = self.state.pruning_step + 1 >= self.pruning_steps
         view = view_of(self._prunable, self.recipe, self._kinds, self.state, self._collector, last=last)
         target = self._target() if fraction is None else fraction
-        edit = pruning_step(self.recipe, view, Quota(target, self.recipe.budget))
-        made = report(self.recipe.budget, view, edit.masks, target)
+        assert isinstance(view.source, LiveSource)
+        copies = [replace(view, source=replace(view.source, model=copy)) for copy in self._copies]
+        edit = pruning_step(self.recipe, view, Quota(target, self.recipe.budget), copies)
+        network = self._prunable.account(self.recipe, self.state, edit.masks)
+        made = report(self.recipe, view, edit.masks, target, network)
         for watch in self.watchers:
             watch("before")
-        assert isinstance(view.source, LiveSource)
         self.state.moments = dict(view.source.moments)
         self._apply(edit)
         self.last_report = made
@@ -148,18 +172,21 @@ class Pruner:
     @property
     def counted_weights(self) -> int:
         """Weights that the recipe's budget counts."""
-        return self._prunable.counted(self.recipe, self.state.graph, self.state.positions)
+        return self._prunable.counted(self.recipe, self.state)
 
     def _apply(self, edit: Edit) -> None:
         """Put an edit in force, and count the pruning step."""
         state = self.state
-        self._prunable.put(edit.weights)
+        with opt.weights_followed(list(self._handles), self._prunable.tensors(), edit.weights):
+            self._prunable.put(edit.weights)
+        for copy, values in zip(self._copies, edit.copies, strict=True):
+            copy.put(values)
         state.masks = edit.masks
         self._holder.masks_changed()
         if self.recipe.restarts:
-            for optimizer in self._optimizers:
+            for optimizer in self._handles:
                 optimizer.state.clear()
-        restart(self._optimizers, self.parameters, edit.born)
+        opt.restart(list(self._handles), self.parameters, edit.born)
         self._set_dropout(edit.dropout)
         self._holder.conceal()  # after the repairs: what they have put back is what lies behind the mask
         state.dead += edit.dead
@@ -179,7 +206,13 @@ class Pruner:
     def attach(self, *optimizers: Optimizer, copies: tuple[nn.Module, ...] = (), mask_grads: bool = False) -> Self:
         """Hold the zeros after every step of these optimizers; count steps (of the first) and training batches.
 
-        copies: EMA models to be zeroed as well. mask_grads: also zero dead gradients, before any norm clipping.
+        copies      EMA models: they are zeroed as well, what their own dead neurons send moves into their biases, and
+                    what a recipe puts into the model (rewound or updated weights) is put into them
+        mask_grads  also zero dead gradients, before any norm clipping
+
+        An optimizer attached later is counted instead of the first when it trains the same parameters (a new one for
+        the next phase); the old one is then let go. A step that a gradient scaler skips is none. An optimizer may step
+        inside ``backward()``, one for each parameter. Raises RecipeError for what has no step hooks.
         """
         if not optimizers:
             raise RecipeError("attach() needs at least one optimizer; without one use enforce() after each update")
@@ -189,31 +222,69 @@ class Pruner:
                 "mask_grads=True would zero the gradients of pruned weights, which this recipe looks at or trains by; "
                 "leave it out"
             )
-        for number, optimizer in enumerate(map(unwrap_optimizer, optimizers)):
-            first = number == 0 and not self._optimizers
-            self._optimizers.append(optimizer)
-            self._handles.append(optimizer.register_step_pre_hook(self._before_first if first else self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._count_step if first else self._after_step))
-        for copy in copies:
-            self._holder.add_copy(self._prunable.parameters(copy))
+        found = [opt.followed(optimizer) for optimizer in optimizers]
+        others = [self._prunable.of_copy(copy) for copy in copies]
+        if opt.takes_over(found[0], self._counted, self.model):
+            self._let_go(self._counted)
+            self._counted = found[0]
+        for optimizer in found:
+            if optimizer not in self._handles:
+                self._handles[optimizer] = [
+                    optimizer.register_step_pre_hook(self._before),
+                    optimizer.register_step_post_hook(self._after),
+                ]
+        self._holder.follow(list(self._handles))
+        self._copies += others
+        for other in others:
+            self._holder.add_copy(other.parameters)
         if mask_grads:
             self._holder.mask_gradients()
+        self._known = self.parameters
+        if self._watching is None and not any(map(sharded, self._known.values())):  # FSDP swaps parameters by itself
+            self._watching = self.model.register_forward_pre_hook(Hook(self._notice_replaced))
         self._learner.attach()
-        if self.recipe.count_on == "train" and not self.finished:
-            self._collector.start_live(self.recipe.count_every)
+        self._count_live()
         if self._holds:
             self._holder.apply()
         return self
 
     def detach(self) -> None:
         """Take every hook off the model and the optimizers. Masks stay in ``state``."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._optimizers.clear()
+        for optimizer in list(self._handles):
+            self._let_go(optimizer)
+        if self._watching is not None:
+            self._watching.remove()
+            self._watching = None
+        self._counted = None
         self._holder.remove()
         self._learner.detach()
         self._collector.stop_live()
+
+    def _let_go(self, optimizer: Optimizer | None) -> None:
+        """No hook of ours on this optimizer any more."""
+        for handle in self._handles.pop(optimizer, []) if optimizer is not None else []:
+            handle.remove()
+        self._holder.follow(list(self._handles))
+
+    def _count_live(self) -> None:
+        """Count on training batches, where the recipe wants that and an optimizer is attached."""
+        wanted = self.recipe.count_on == "train" and not self.finished and bool(self._handles)
+        if wanted and not self._collector.live:
+            self._collector.start_live(self.recipe.count_every)
+
+    def _notice_replaced(self, model: nn.Module, *_: Any) -> None:
+        """Before a training forward: the user may have put other parameters in place of those that optimizers train.
+
+        Raises ModelError where no attached optimizer trains a new one, for then its zeros would never be held.
+        """
+        if torch.compiler.is_dynamo_compiling() or not model.training:
+            return
+        now = self.parameters
+        if not opt.replaced(now, self._known, list(self._handles)):
+            return
+        self._known = now
+        self._holder.hook_gradients_anew()
+        self._holder.apply()
 
     def penalty(self) -> Tensor:
         """The recipe's term of the loss, 0-dim: ``(loss + pruner.penalty()).backward()``. 0 if it has none."""
@@ -241,38 +312,43 @@ class Pruner:
         """Whether zeros are held."""
         return self.recipe.regrow != "free" and not self.state.released
 
-    def _before_first(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before a step of the optimizer whose steps are counted: its gradients may be evidence."""
-        return self._before(args, kwargs, counts=True)
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before a step; the gradients of the optimizer that is counted may be evidence."""
 
-    def _before_step(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._before(args, kwargs, counts=False)
-
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counts: bool) -> Any:
         def around(closure: Callable[[], Any]) -> Callable[[], Any]:
             run = self._holder.masked(closure)
 
             def looked_at() -> Any:
                 loss = run()
-                self._look_at_gradients(counts=counts)
+                self._look_at_gradients(optimizer)
+                if self._holds and self.recipe.regrow == "frozen":
+                    self._holder.zero_gradients()  # or a line search would go along them
                 return loss
 
             return looked_at
 
-        changed = around_closure(args, kwargs, around)
+        changed = opt.around_closure(args, kwargs, around)
         if changed is None:  # no closure: the gradients are there already
-            self._look_at_gradients(counts=counts)
+            self._look_at_gradients(optimizer)
         if self._holds and self._holder.trains_dense:
+            if opt.in_backward():
+                raise RecipeError(
+                    f"{self.recipe.name} trains dense weights behind the mask, which cannot be put in place while "
+                    "backward() is under way; step the optimizer after backward()"
+                )
             self._holder.reveal()
         return changed
 
-    def _look_at_gradients(self, *, counts: bool) -> None:
+    def _look_at_gradients(self, optimizer: Optimizer) -> None:
         """What ``.grad`` says before a step: evidence for a pruning step that is about to be due, and for what is
         learnt beside the weights.
         """
+        if opt.skipped(optimizer):
+            return
         self._learner.before_step(self._holder.dense_weight)
         if self._holds and self.recipe.regrow == "dense_frozen":
             self._holder.zero_gradients()
+        counts = optimizer is self._counted
         if counts and self._kinds.training_gradient and self._due_after_step() and not self.state.gradients:
             self._from_step = present(self.parameters)
 
@@ -280,12 +356,25 @@ class Pruner:
         # A metric belongs to the moment it was reported: without this, one report could trigger every later step.
         return not self.finished and self.recipe.schedule.due(Progress(self.state.step + 1, self.state.pruning_step))
 
-    def _count_step(self, *_: Any) -> None:
+    def _after(self, optimizer: Optimizer, *_: Any) -> None:
+        """After a step."""
+        counts = optimizer is self._counted and not opt.skipped(optimizer)
+        if opt.in_backward():  # gradients of other weights are still to come: these must not change yet
+            if self._holds:
+                self._holder.apply_to(opt.parameters_of(optimizer).keys())
+            if counts:
+                opt.after_backward(self._count_step)
+        elif counts:
+            self._count_step()
+        else:
+            self._hold()
+
+    def _count_step(self) -> None:
         due = self._due_after_step()
         self.state.step += 1
         try:
             if self.recipe.regrow == "frozen" and (due or self._learner.penalty is not None):
-                self._after_step()  # nobody must see what the optimizer has put where zeros belong
+                self._hold()  # nobody must see what the optimizer has put where zeros belong
             self._learner.after_step(self.state.step)
             self._take_snapshot()
             if due:
@@ -294,9 +383,9 @@ class Pruner:
                 self.prune()
         finally:
             self._from_step = None
-            self._after_step()
+            self._hold()
 
-    def _after_step(self, *_: Any) -> None:
+    def _hold(self) -> None:
         if self._holds:
             self._holder.conceal()
 
@@ -312,12 +401,13 @@ class Pruner:
             raise ObservationError(
                 f"the reported metric is {metric!r}; expected a finite number such as an accuracy 0..1"
             )
+        due = self.due(metric)
         self.state.metric = float(metric)
-        return self.prune() if self.due(metric) else None
+        return self.prune() if due else None
 
     def enforce(self, model: nn.Module | None = None) -> None:
         """Zero the pruned weights now, in the pruned model or in a copy of it (an EMA, a deep copy)."""
-        self._holder.apply(None if model is None else self._prunable.parameters(model))
+        self._holder.apply(None if model is None else self._prunable.of_copy(model).parameters())
 
     def release(self) -> None:
         """Stop holding zeros: pruned weights may return (the founding article's retraining test)."""
@@ -333,10 +423,17 @@ class Pruner:
 
     @property
     def sparsity(self) -> float:
-        """Removed fraction of all prunable weights, 0..1."""
-        kept = sum(int(mask.sum()) for mask in self.state.masks.values())
-        total = sum(mask.numel() for mask in self.state.masks.values())
-        return (total - kept) / self._prunable.weights()
+        """Removed fraction of all weights of the network, 0..1, those of layers left alone included."""
+        return self.account().sparsity
+
+    def account(self) -> Account:
+        """What the whole network holds and costs now, and how much of it can be pruned at all; ``print`` it.
+
+        FLOP are known once a forward pass was seen (``observe()``, ``example=``).
+        """
+        if self.state.flop is None:
+            self.state.flop = counted_flop(self._prunable, self.state)
+        return self._prunable.account(self.recipe, self.state, self.state.masks)
 
     @property
     def finished(self) -> bool:
@@ -357,16 +454,16 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume bit for bit: tensors, numbers and strings (``torch.load(weights_only=True)``).
 
-        With several ranks the sums are each rank's own: let every rank save its own state.
+        With several ranks every rank calls it and gets the same; one writes it, any number of ranks may load it. Raises
+        CheckpointError naming ranks that did not call it, ObservationError when only some have observed data.
         """
         self._collector.flush()
-        return self.state.state_dict()
+        return together(self.state, self._prunable.tensors(), self._prunable.buffers()).state_dict()
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
-        state = PruneState.from_state_dict(stored)
-        parameters = self.parameters
-        _check_fits(state, parameters)
+        parameters, tensors = self.parameters, self._prunable.tensors()
+        state = share(check_fits(PruneState.from_state_dict(stored), parameters, tensors), tensors)
         self._learner.load(state.learnt)
         for path, module in self._prunable.dropouts().items():
             module.p = self.state.dropout.get(path, module.p)
@@ -381,6 +478,8 @@ class Pruner:
             self._learner.stop()
         else:
             self._learner.resume()
+            self._count_live()
+        self.last_report = None
 
     def _take_snapshot(self) -> None:
         """Remember parameters and buffers (BatchNorm's too) when the step that a repair goes back to is reached."""
@@ -395,40 +494,3 @@ class Pruner:
             self.state.dropout.setdefault(path, modules[path].p)
             modules[path].p = rate
         self.state.dropout_now.update(rates)
-
-
-def _refuse(recipe: Method, sharing_elsewhere: bool) -> None:
-    """Refuse what the Pruner cannot carry out."""
-    if not isinstance(recipe, Method):
-        raise RecipeError(f"{recipe!r} is no recipe; expected an edit.Method, such as methods.activation(0.9)")
-    if recipe.sharing is not None and not sharing_elsewhere:
-        raise RecipeError(
-            f"{recipe.name} shares weights once pruning is done (sharing={recipe.sharing}), which the Pruner does not "
-            "carry out; use `actprune run --method deep_compression`, or share them yourself with "
-            "artifact.SharedWeights and say Pruner(sharing_elsewhere=True)"
-        )
-
-
-def _check_fraction(recipe: Method, fraction: float | None) -> None:
-    """Raise RecipeError for an argument of ``prune()`` that means nothing."""
-    if fraction is None:
-        return
-    if not 0.0 <= fraction < 1.0:
-        raise RecipeError(f"prune(fraction={fraction!r}): expected a removed fraction 0 <= f < 1, such as 0.9")
-    if recipe.budget.kind == "threshold":
-        raise RecipeError(
-            f"prune(fraction={fraction!r}): this recipe keeps what scores at least {recipe.budget.value:g}, whatever "
-            "fraction that is; call prune() without a fraction, or use a recipe with a sparsity"
-        )
-
-
-def _check_fits(state: PruneState, parameters: dict[str, nn.Parameter]) -> None:
-    for name, mask in state.masks.items():
-        if name not in parameters or tuple(mask.shape) != tuple(parameters[name].shape):
-            found = tuple(parameters[name].shape) if name in parameters else "no such weight"
-            raise CheckpointError(f"stored mask {name} is {tuple(mask.shape)}; the model has {found}")
-    for name, values in state.dense.items():
-        if name not in state.masks or tuple(values.shape) != tuple(local(parameters[name]).shape):
-            raise CheckpointError(
-                f"stored dense weights behind the mask of {name} are {tuple(values.shape)}: not of this model"
-            )

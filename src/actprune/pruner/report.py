@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from actprune.edit import View, final_fraction
-from actprune.types import Budget, Cost
+from actprune.accounting import Account
+from actprune.edit import Method, View, final_fraction
+from actprune.evidence import OfActivations
+from actprune.types import Cost
 
 
 @dataclass(frozen=True)
@@ -26,29 +28,56 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Result of one ``prune()``. ``target`` and ``actual`` are removed fractions in the budget's own terms.
+    """Result of one ``prune()``.
 
-    compression: weights before / after over all prunable-type layers the budget counts. flop_kept: fraction of those
-    layers' dense FLOP.
+    target, actual  removed fractions in the budget's own terms, which ``budget`` says ("of prunable", "of all")
+    network         the whole network before and after, layers left alone included
+    layers          those that were pruned
+    notes           how layers were looked at, where that differs between them
     """
 
     pruning_step: int
     budget: str
     target: float
     actual: float
-    sparsity: float
-    compression: float
-    flop_kept: float
+    network: Account
     layers: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sparsity(self) -> float:
+        """Removed fraction of all weights of the network, 0..1."""
+        return self.network.sparsity
+
+    @property
+    def compression(self) -> float:
+        """Weights of the network before / after."""
+        return self.network.compression
+
+    @property
+    def flop_kept(self) -> float | None:
+        """Fraction of the network's FLOP that is left, if zeros are skipped; None: no forward pass was seen."""
+        return self.network.flop_share
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, JSON-ready."""
-        return asdict(self)
+        """Plain values, JSON-ready. Figures of the whole network stand at the top level as well."""
+        network = self.network.to_dict()
+        return {
+            "pruning_step": self.pruning_step,
+            "budget": self.budget,
+            "target": self.target,
+            "actual": self.actual,
+            **{key: network[key] for key in ("sparsity", "compression", "flop_kept")},
+            "network": network,
+            "layers": [asdict(layer) for layer in self.layers],
+            "notes": list(self.notes),
+        }
 
     def __str__(self) -> str:
+        of = "prunable weights" if "of prunable" in self.budget else "weights"
         head = (
-            f"pruning step {self.pruning_step}: target {self.target:.2%}, actual {self.actual:.2%} ({self.budget}); "
-            f"sparsity {self.sparsity:.2%}, compression {self.compression:.1f}x, FLOP kept {self.flop_kept:.2%}"
+            f"pruning step {self.pruning_step}: removed {self.actual:.2%} of the {of}, target {self.target:.2%} "
+            f"({self.budget})"
         )
         rows = [("layer", "shape", "kept", "of", "kept %", "neurons")]
         rows += [
@@ -58,7 +87,7 @@ class PruneReport:
         ]  # fmt: skip
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([head, *lines])
+        return "\n".join([head, str(self.network), *self.notes, *lines])
 
 
 def layer_reports(masks: Mapping[str, Tensor]) -> tuple[LayerReport, ...]:
@@ -76,21 +105,31 @@ def layer_reports(masks: Mapping[str, Tensor]) -> tuple[LayerReport, ...]:
     )
 
 
-def report(budget: Budget, view: View, masks: Mapping[str, Tensor], target: float) -> PruneReport:
-    """Target against actual, in the budget's own denominator."""
+def report(method: Method, view: View, masks: Mapping[str, Tensor], target: float, network: Account) -> PruneReport:
+    """Target against actual in the budget's own denominator, and the whole network."""
+    budget = method.budget
     others = view.others if budget.of == "all" else Cost(0, 0)
     weights = sum(mask.numel() for mask in masks.values()) + others.weights
     kept = sum(int(mask.sum()) for mask in masks.values()) + others.weights
-    flop = sum(2 * masks[facts.name].numel() * facts.positions for facts in view.facts) + others.flop
-    flop_kept = sum(2 * int(masks[facts.name].sum()) * facts.positions for facts in view.facts) + others.flop
-    actual = 1 - flop_kept / flop if budget.kind == "flop" else 1 - kept / weights
+    actual = 1 - kept / weights
+    if budget.kind == "flop":
+        flop = sum(2 * masks[facts.name].numel() * facts.positions for facts in view.facts) + others.flop
+        left = sum(2 * int(masks[facts.name].sum()) * facts.positions for facts in view.facts) + others.flop
+        actual = 1 - left / flop
     return PruneReport(
         pruning_step=view.progress.pruning_step + 1,
         budget=f"{budget.kind} {budget.value:g} of {budget.of}, final {final_fraction(budget, weights):.4f}",
         target=actual if budget.kind == "threshold" else target,
         actual=actual,
-        sparsity=1 - kept / weights,
-        compression=weights / kept if kept else float("inf"),
-        flop_kept=flop_kept / flop,
+        network=network,
         layers=layer_reports(masks),
+        notes=_notes(method, view),
     )
+
+
+def _notes(method: Method, view: View) -> tuple[str, ...]:
+    if view.graph is None:
+        return ()
+    sites = {name: view.graph.sites.get(name) for name in view.names}
+    told = (each.told(sites) for each in method.needed(view.progress) if isinstance(each, OfActivations))
+    return tuple(words for words in told if words)

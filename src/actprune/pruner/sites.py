@@ -5,6 +5,7 @@ in here is paid for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,17 +16,77 @@ from actprune.errors import ObservationError
 from actprune.evidence import SHARED, Accumulator, OfActivations, Scratch, rows_of
 from actprune.graph import Hook, named_layers, op_of, own_modules, unit_axis
 from actprune.nodes import Graph, Site
+from actprune.pruner.padding import without_padding
 from actprune.types import Sums
 
 OFF, COUNT, CHECK = range(3)
 
 
+class Arena:
+    """Room for many small tensors in few blocks.
+
+    Each by itself would be carved out of the memory that a large activation has just given back, which then does not
+    fit the next one: an allocator grows by all activations although none is alive.
+    """
+
+    def __init__(self, numbers: int = 1 << 18) -> None:
+        self._size, self._used = numbers, numbers
+        self._block = torch.empty(0, dtype=torch.int64)
+
+    def keep(self, value: Tensor) -> Tensor:
+        """A copy of a tensor of 8-byte numbers in here; what does not belong here is returned as it is."""
+        count = value.numel()
+        if value.device.type != "cpu" or value.itemsize != 8 or count > self._size // 8:
+            return value
+        with torch.inference_mode(False):
+            if self._used + count > self._size:
+                self._block, self._used = torch.empty(self._size, dtype=torch.int64), 0
+            room = self._block[self._used : self._used + count].view(value.dtype).view(value.shape)
+        self._used += count
+        return room.copy_(value)
+
+
 class Switch:
-    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), and where to write."""
+    """What all hooks share: what to do now (nothing, count, or count and look for NaN and Inf), which tokens are real
+    (None: all), and where to write.
+    """
 
     def __init__(self) -> None:
         self.level = OFF
+        self.real: Tensor | None = None
+        self.arena = Arena()
         self.scratch = Scratch()
+
+
+@dataclass(frozen=True)
+class Early:
+    """What a traced forward has summed at one place, before it is known whose site that is.
+
+    rows, units  of the values; sums: by evidence; unsound: 0, or NaN where the values had some
+    """
+
+    rows: int
+    units: int
+    sums: dict[OfActivations, Sums]
+    unsound: Tensor | None
+
+    @classmethod
+    def of(cls, evidence: Iterable[OfActivations], values: Tensor, axis: int, switch: Switch) -> Early:
+        """Look at a tensor that is new."""
+        keep = switch.arena.keep
+        if switch.real is not None:
+            values, axis = without_padding(values, axis, switch.real)
+        rows, units, sums = rows_of(values, axis), values.shape[axis], {}
+        for each in evidence if rows else ():
+            own = each.init(units, values)
+            each.update(own, values, axis)
+            sums[each] = {key: keep(value) for key, value in own.items()}
+        return cls(rows, units, sums, keep(unsound(values)) if switch.level == CHECK else None)
+
+
+def unsound(values: Tensor) -> Tensor:
+    """0, or NaN where there is a NaN or Inf; read at the end: no synchronisation per batch."""
+    return values.detach().sum(dtype=torch.float64).mul_(0)
 
 
 class Sink:
@@ -37,16 +98,14 @@ class Sink:
         self._switch = switch
         self._units = -1
         self._unsound: Tensor | None = None
+        self._made: dict[OfActivations, Accumulator] = {
+            each: each.accumulator(switch.scratch if each.sees == "output" else Scratch()) for each in self._evidence
+        }
         self._prepare()
 
     def _prepare(self) -> None:
-        scratch = self._switch.scratch
-        self.outputs: list[Accumulator] = [
-            each.accumulator(scratch) for each in self._evidence if each.sees == "output"
-        ]
-        self.inputs: list[tuple[OfActivations, Accumulator]] = [
-            (each, each.accumulator(Scratch())) for each in self._evidence if each.sees == "input"
-        ]
+        self.outputs = [self._made[each] for each in self._evidence if each.sees == "output"]
+        self.inputs = [(each, self._made[each]) for each in self._evidence if each.sees == "input"]
         self._first = self.outputs[0].add if len(self.outputs) == 1 else self._every
 
     def suits(self, site: Site, *, output: bool) -> None:
@@ -56,19 +115,37 @@ class Sink:
             self._evidence = suited
             self._prepare()
 
+    def take(self, early: Early) -> None:
+        """Count what a traced forward has summed of the layer's activation."""
+        self._check_units(early.units, early.units)
+        for each in self._evidence:
+            if each.sees == "output":
+                self.take_of(each, early)
+
+    def take_of(self, evidence: OfActivations, early: Early) -> None:
+        """Count what a traced forward has summed of one kind of evidence."""
+        if not early.rows:
+            raise ObservationError(f"{self.name} received a batch of 0 examples; leave empty batches out of the data")
+        self._note(early.unsound)
+        self._made[evidence].take(early.sums[evidence])
+
     def output(self, values: Tensor, axis: int) -> None:
         """Count activations, units at ``axis``."""
+        if self._switch.real is not None:
+            values, axis = without_padding(values, axis, self._switch.real)
         if values.shape[axis] != self._units:
-            self._check_units(values, axis)
+            self._check_units(values.shape[axis], tuple(values.shape))
         if self._switch.level == CHECK:
             self._check(values, axis)
         self._first(values, axis)
 
     def input(self, layer: nn.Module, values: Tensor, axis: int) -> None:
         """Count a layer's inputs, units at ``axis``."""
-        self._check(values, axis)
+        real = self._switch.real
+        self._check(*((values, axis) if real is None else without_padding(values, axis, real)))
         for each, accumulator in self.inputs:
-            accumulator.add(*each.rows(layer, values, axis))
+            rows = each.rows(layer, values, axis)
+            accumulator.add(*(rows if real is None else without_padding(*rows, real)))
 
     def flush(self) -> Sums:
         """All sums since the last flush. Entries that several kinds share (``rows``) are the same in each."""
@@ -90,16 +167,19 @@ class Sink:
     def _check(self, values: Tensor, axis: int) -> None:
         if rows_of(values, axis) == 0:
             raise ObservationError(f"{self.name} received a batch of 0 examples; leave empty batches out of the data")
-        finite = values.detach().sum(dtype=torch.float64).mul_(0)  # 0, or NaN; read at the end: no sync per batch
-        self._unsound = finite if self._unsound is None else self._unsound + finite
+        self._note(unsound(values))
 
-    def _check_units(self, values: Tensor, axis: int) -> None:
-        if self._units != -1:
+    def _note(self, finite: Tensor | None) -> None:
+        if finite is not None:
+            self._unsound = finite if self._unsound is None else self._unsound + finite.to(self._unsound.device)
+
+    def _check_units(self, units: int, found: object) -> None:
+        if self._units not in (-1, units):
             raise ObservationError(
-                f"{self.name} has {self._units} neurons, but its site now gives {tuple(values.shape)}; the model "
-                "takes another path than in its first forward: skip this layer, or observe it by modules (nn.ReLU)"
+                f"{self.name} has {self._units} neurons, but its site now gives {found}; the model takes another path "
+                "than in its first forward: skip this layer, or observe it by modules (nn.ReLU)"
             )
-        self._units = values.shape[axis]
+        self._units = units
 
 
 class SiteHooks:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actprune.accounting import dense_flop
 from actprune.edit import Method, View
 from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeError
 from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
 from actprune.nodes import Graph
 from actprune.pruner.collector import Collector, check_distinct, collected_again
-from actprune.pruner.distributed import agree, full, local, reduced, reduced_gradients, sharded
+from actprune.pruner.distributed import agree, averaged_gradients, full, local, reduced, sharded
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.quiet import quiet
 from actprune.state import PruneState
@@ -53,8 +54,13 @@ class Kinds:
 def view_of(
     model: PrunableModel, method: Method, kinds: Kinds, state: PruneState, collector: Collector, *, last: bool
 ) -> View:
-    """Check everything that can be missing or broken, then show it. Changes nothing. A collective call."""
+    """Check everything that can be missing or broken, then show it. A collective call.
+
+    Changes nothing, but notes the network's FLOP when they are counted for the first time.
+    """
     collector.flush()
+    if state.flop is None:
+        state.flop = counted_flop(model, state)
     names = model.pruned(method, state.graph)
     parameters = model.parameters()
     now = Kinds.of(method.needed(state.progress))
@@ -79,13 +85,13 @@ def view_of(
         kinds,
         state,
         reduced(state.sums),
-        reduced_gradients(state.gradients),
+        averaged_gradients(state.gradients),
         _moments(kinds, model, state),
     )
     return View(
         facts=facts,
         source=source,
-        others=model.others(names, state.positions),
+        others=model.others(names, state),
         graph=state.graph,
         progress=state.progress,
         seed=method.seed,
@@ -172,8 +178,8 @@ class LiveSource:
             return self._collected_again(name, self.overlay)
         found = dict(self.sums.get(name, {}))
         for each in self.kinds.activations:
-            if self.sums and not _counted(each, name, self.state.graph):
-                found |= each.stand_in(_rows(self.sums, name, self.state.positions))
+            if not _counted(each, name, self.state.graph):
+                found = each.stand_in(_rows(self.sums, name, self.state.positions)) | found
         return found
 
     def _collected_again(self, name: str, weights: Mapping[str, Tensor]) -> Sums:
@@ -232,7 +238,7 @@ class LiveSource:
                 for (name, parameter), part in zip(self._parameters.items(), found, strict=True):
                     whole = torch.zeros_like(full(parameter)) if part is None else full(part)
                     total[name] = total[name] + whole if name in total else whole
-        return total
+        return averaged_gradients(total) if gradient.needs_data else total  # without data all ranks have the same
 
     def _learnt(self, name: str) -> Sums:
         return {key: value.detach() for key, value in self.state.learnt.get(name, {}).items()}
@@ -257,7 +263,10 @@ def _local_problem(
 
 
 def _check_structure(method: Method, kinds: Kinds, state: PruneState) -> None:
-    if method.count_on == "train" and kinds.activations and not state.sums:
+    counts = state.graph is None or any(
+        _counted(each, name, state.graph) for each in kinds.activations for name in state.graph.sites
+    )
+    if method.count_on == "train" and kinds.activations and counts and not state.sums:
         raise ObservationError(
             "no training batch was counted although the recipe counts on live batches: attach(optimizer) before "
             "training, train in model.train() mode, and do not send the batches through a torch.compile'd model "
@@ -283,7 +292,7 @@ def _check_activations(
     method: Method, kinds: Kinds, state: PruneState, collector: Collector, names: Sequence[str]
 ) -> None:
     for each in kinds.activations:
-        counted = [name for name in names if not state.sums or _counted(each, name, state.graph)]
+        counted = [name for name in names if _counted(each, name, state.graph)]
         missing = [name for name in counted if not set(each.keys) <= set(state.sums.get(name, {}))]
         if missing:
             raise ObservationError(
@@ -324,20 +333,41 @@ def _check_finite(parameters: Mapping[str, nn.Parameter]) -> None:
             raise ModelError(f"{name} has {bad} weights that are NaN or Inf; training has diverged, nothing was pruned")
 
 
+def counted_flop(model: PrunableModel, state: PruneState) -> dict[str, int] | None:
+    """FLOP of the whole network for one example, on the two that were kept of the first batch; None: there are none.
+
+    How many examples it holds is told by the FLOP of a layer whose positions per example are known.
+    """
+    if state.example is None:
+        return None
+    with quiet(model.root):
+        total = dense_flop(model.root, state.example, 1)
+    sizes = {
+        name: 2 * parameter.numel() * state.positions.get(name, 0) for name, parameter in model.parameters().items()
+    }
+    examples = next((total[name] // size for name, size in sizes.items() if size and total.get(name)), 0)
+    return {name: flop // examples for name, flop in total.items()} if examples else None
+
+
 # ---- facts ----------------------------------------------------------------------------------------------------------
 
 
 def _counted(evidence: OfActivations, name: str, graph: Graph | None) -> bool:
     """Whether this evidence says anything of this layer."""
-    if graph is None or name not in graph.sites:
+    if graph is None or (name not in graph.sites and name not in graph.elsewhere):
         return True
+    if name not in graph.sites:
+        return evidence.everywhere
     return evidence.counted_at(graph.sites[name], output=name in graph.outputs)
 
 
 def _rows(sums: Mapping[str, Sums], name: str, positions: Mapping[str, int]) -> Tensor:
-    """Rows that a layer has seen, by those of the others: it sees each of its own positions of every example."""
+    """Rows that a layer has seen, by those of the others: it sees each of its own positions of every example. 1 where
+    no layer counts any.
+    """
     counted = [(layer, own["rows"]) for layer, own in sums.items() if "rows" in own]
-    return max(rows * positions.get(name, 1) // positions.get(layer, 1) for layer, rows in counted)
+    rows = [rows * positions.get(name, 1) // positions.get(layer, 1) for layer, rows in counted]
+    return max(rows) if rows else torch.ones((), dtype=torch.int64)
 
 
 def _positions(method: Method, state: PruneState, name: str, dims: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from actprune.errors import BudgetError, RecipeError
 from actprune.rank.allocate import allocate, round_half_up
+from actprune.rank.between import Between
 from actprune.rank.candidates import Candidates, Reader, UnitScores, removed_weights
 from actprune.rank.rows import lowest_of_nm, lowest_of_rows, row_counts
 from actprune.rank.threshold import lowest, refuse_nan
@@ -75,6 +76,24 @@ class Selection:
         if self.rules.budget.kind != "threshold":
             self._refuse_too_much(target)
         return self._masks(target)
+
+    def between(self, low: int, high: int) -> Callable[[int], Masks]:
+        """``masks`` for targets from ``low`` to ``high``, faster where they lie close together.
+
+        Ask for ``masks(high)`` first: it settles what is spared.
+        """
+        if self.rules.scope != "global":
+            return self.masks
+        gone = sum(each.gone for each in self.candidates)
+        read, seed = Reader(self.candidates, self.scores), self.rules.seed
+        least, most = (lowest(read, max(0, target - gone), seed) for target in (low, high))
+        near = Between(read, least, most, seed)
+
+        def masks(target: int) -> Masks:
+            removed = near.lowest(max(0, target - gone))
+            return {name: mask for each in self.candidates for name, mask in each.masks(removed[each.name]).items()}
+
+        return masks
 
     def due(self, target: int) -> int:
         """What ``masks(target)`` removes by plan: ``target``, or less while staged layers wait for their turn."""

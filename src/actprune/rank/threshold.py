@@ -171,7 +171,7 @@ class _Streams:
             self.total += competing_cost(scored)
             self.removed[scored.name] = torch.zeros(scored.scores.shape, dtype=torch.bool, device=scored.scores.device)
             del scored  # a generator that is about to score the next layer must _find the last one gone
-        self.dtype = _common(dtypes)
+        self.dtype = common(dtypes)
         self.slots = ties.slots(self.removed)
 
     def _read(self, scored: Scored) -> None:
@@ -265,7 +265,7 @@ def _stride(scored: Scored) -> int:
     return round(math.cbrt(scored.scores.numel())) | 1
 
 
-def _common(dtypes: set[torch.dtype]) -> torch.dtype:
+def common(dtypes: set[torch.dtype]) -> torch.dtype:
     """The dtype in which all scores are compared: int64, float32 (also for half precision) or float64."""
     if not any(dtype.is_floating_point for dtype in dtypes):
         return torch.int64

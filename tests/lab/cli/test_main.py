@@ -50,7 +50,11 @@ def test_run_ends_with_one_table_and_the_folder(tmp_path):
     text = plain(result.output)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "pruning step 2: target 50.00%, actual 50.00%" in text
-    for line in ("weights removed 50.00 % 50.00 %", "compression 2.0x 2.0x", "pruning steps 2 2"):
+    for line in (
+        "prunable weights removed 50.00 % 50.00 %",
+        "pruning steps 2 2",
+        f"compression {summary['compression']:.1f}x",
+    ):
         assert line in text
     accuracy = f"{100 * summary['test_accuracy']:.2f} %"
     assert f"test accuracy - {accuracy}" in text  # the test set is read once, at the end

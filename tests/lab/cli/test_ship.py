@@ -89,7 +89,7 @@ def test_bench_prints_ratios_sizes_and_a_verdict(finished):
     for word in ("torch eager", "numba sparse", "dense original", "batch 1:", "batch 8:", "non-zero weights", "chosen"):
         assert word in text
     weights = 64 * 32 + 32 * 16 + 16 * 10
-    assert f"FLOP of one example {2 * weights:,}" in text
+    assert f"FLOP of one example, zeros skipped {2 * weights:,}" in text
     assert "dense runtime here" in text or "compact dense form" in text or "is already the fastest" in text
 
 

@@ -35,7 +35,7 @@ def read(text):
 def test_a_finished_run_gets_a_verdict_of_three_sentences_and_all_sections(tmp_path):
     page = page_of(folders.write_run(tmp_path / "one", result=folders.summary()))
     assert len(page.sentences) == 3
-    assert "19 of 66 weights are left" in page.sentences[0]
+    assert "19 of all 66 weights of the network are left" in page.sentences[0]
     assert f"95.20\xa0% just before the first pruning to 95.00\xa0% ({w.MINUS}0.20 points)" in page.sentences[1]
     assert (page.badge, page.tone) == ("sparsity reached", "good")
     assert [s.title for s in page.sections if not s.empty] == [

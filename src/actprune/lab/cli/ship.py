@@ -74,12 +74,14 @@ def inspect_command(
     """Show what a file holds: where it comes from, every tensor with its encoding and bytes. Runs nothing."""
     with errors(debug, lambda: None):
         from actprune.artifact import inspect
+        from actprune.lab.predict import account_of
 
         found = inspect(file)
+        network = account_of(file, found)
         if as_json:
-            print(json.dumps(show.as_plain(found), indent=2))
+            print(json.dumps(show.as_plain(found, network), indent=2))
         else:
-            show.inspected(show.terminal(), found)
+            show.inspected(show.terminal(), found, network)
 
 
 def bench_command(  # noqa: PLR0917

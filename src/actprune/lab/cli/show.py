@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actprune import methods
+from actprune.accounting import LARGEST
 from actprune.errors import RecipeError, unknown_name
 from actprune.lab.report.tables import summary_table
 from actprune.lab.run import RunResult
@@ -35,12 +36,23 @@ def run_table(found: Mapping[str, Any]) -> Table:
     table.add_column("")
     table.add_column(f"target, or before{_when(dense)}", justify="right")
     table.add_column(f"pruned (weights of epoch {found['weights_from_epoch']})", justify="right")
-    table.add_row("weights removed", _percent(found["target"]), _percent(found["actual"]))
-    overall = found.get("sparsity_with_unpruned_layers", found["actual"])
-    if abs(overall - found["actual"]) > 0.01:  # an autoencoder's output layer, left alone, is half of its weights
-        table.add_row("of all layers' weights", "", _percent(overall))
-    table.add_row("compression", _times(1 / (1 - found["target"])), _times(found["compression"]))
-    table.add_row("FLOP kept", "100.00 %", _percent(found["flop_kept"]))
+    network = found["network"]
+    of = "prunable weights" if found["budget_of"] == "prunable" else "weights"
+    table.add_row(f"{of} removed", _percent(found["target"]), _percent(found["actual"]), end_section=True)
+    table.add_row("whole network: weights", f"{network['weights']:,}", f"{network['kept']:,}")
+    table.add_row("sparsity", "", _percent(network["sparsity"]))
+    table.add_row("compression", "", _times(network["compression"]))
+    table.add_row("biases and scales", f"{network['biases']:,}", f"{network['biases']:,}")
+    if network["flop"] is not None:
+        left = f"{network['flop_left']:,} ({_percent(network['flop_kept'])})"
+        table.add_row("FLOP of one example", f"{network['flop']:,}", left)
+    for part in network["left_alone"][:LARGEST]:
+        share = _percent(part["total"] / network["weights"])
+        table.add_row(f"left alone: {part['name'].removesuffix('.weight')}", f"{share} of the weights", part["why"])
+    if more := network["left_alone"][LARGEST:]:
+        share = _percent(sum(part["total"] for part in more) / network["weights"])
+        table.add_row(f"left alone: {len(more)} more tensors", f"{share} of the weights", "")
+    table.add_section()
     table.add_row(
         "pruning steps", str(found["pruning_steps_planned"]), str(found["pruning_steps_done"]), end_section=True
     )
@@ -52,7 +64,7 @@ def run_table(found: Mapping[str, Any]) -> Table:
     for row in found["layers"]:
         table.add_row(row["name"].removesuffix(".weight"), *_layer(row))
     table.add_section()
-    table.add_row("time", f"{found['epochs']} epochs", f"{found['seconds']:.1f} s")
+    table.add_row("training time", f"{found['epochs']} epochs", f"{found['seconds']:.1f} s")
     return table
 
 
@@ -62,6 +74,7 @@ def seeds(console: Console, results: Sequence[RunResult]) -> None:
     shown = (
         "target",
         "actual",
+        "sparsity",
         "compression",
         "flop_kept",
         "train_accuracy",

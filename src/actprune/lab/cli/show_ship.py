@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from actprune.accounting import Account
 from actprune.artifact import Info
 from actprune.compact import CompactReport
 
@@ -57,6 +58,12 @@ def packed(console: Console, result: PackedRun) -> None:
     for name, size in result.sizes.items():
         sizes.add_row(name, f"{size:,}", f"{result.dense_bytes / size:.1f}x")
     console.print(sizes)
+    if result.dense is not None:
+        console.print(
+            f"the dense network, which the sizes are compared with, had {result.dense:.2%} validation accuracy when "
+            "pruning began",
+            highlight=False,
+        )
     console.print(
         f"accuracy before and after packing: validation {result.validation[0]:.2%} and {result.validation[1]:.2%}, "
         f"test {result.test[0]:.2%} and {result.test[1]:.2%}",
@@ -69,8 +76,8 @@ def packed(console: Console, result: PackedRun) -> None:
     _file(console, result.path)
 
 
-def inspected(console: Console, found: Info) -> None:
-    """One row per tensor, and where it all comes from."""
+def inspected(console: Console, found: Info, network: Account) -> None:
+    """One row per tensor, what the network comes to, and where it all comes from."""
     table = _table(str(found.path), "tensor", "shape", "kept", "encoding", "values", "bytes")
     for row in found.tensors:
         table.add_row(
@@ -80,6 +87,7 @@ def inspected(console: Console, found: Info) -> None:
     table.add_row("header", "", "", "", "", f"{found.header_bytes:,.0f}")
     table.add_row("whole file", "", "", "", "", f"{found.bytes:,}")
     console.print(table)
+    console.print(network.headline(), highlight=False, markup=False)
     for key, value in found.about.items():
         if not isinstance(value, dict):
             console.print(_told(f"{key}: {value}"))
@@ -89,11 +97,12 @@ def inspected(console: Console, found: Info) -> None:
     )
 
 
-def as_plain(found: Info) -> dict[str, Any]:
+def as_plain(found: Info, network: Account) -> dict[str, Any]:
     """All that a file says, as plain values."""
     return {
         "path": str(found.path), "format": found.format, "bytes": found.bytes, "header_bytes": found.header_bytes,
         "tensors": [vars(row) for row in found.tensors], "about": found.about, "structure": found.structure,
+        "network": {key: value for key, value in network.to_dict().items() if not key.startswith(("prunable", "left"))},
     }  # fmt: skip
 
 

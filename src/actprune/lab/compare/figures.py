@@ -18,20 +18,15 @@ def figures(result: RunResult, budget_steps: int) -> dict[str, Any]:
     storage_bytes: of a baseline that codes its weights, biases included, else None; dense_bytes: of float32.
     """
     summary = result.summary
-    layers = summary["layers"]
-    weights, kept = (sum(layer[key] for layer in layers) for key in ("total", "kept"))
-    positions = result.pruner.state.positions
-    flop, flop_kept = (
-        sum(2 * layer[key] * positions.get(layer["name"], 1) for layer in layers) for key in ("total", "kept")
-    )
+    layers, network = summary["layers"], summary["network"]
     dense = summary["dense"] or {}
     coded = summary.get("storage_bytes")
     return {
-        "weights": weights,
-        "kept": kept,
-        "actual": 1 - kept / weights,
-        "compression": weights / kept if kept else None,
-        "flop_kept": flop_kept / flop,
+        "weights": network["weights"],
+        "kept": network["kept"],
+        "actual": network["sparsity"],
+        "compression": network["compression"] if network["kept"] else None,
+        "flop_kept": network["flop_kept"],
         "neurons_alive": [layer["neurons_alive"] for layer in layers],
         "kept_per_layer": [layer["kept"] for layer in layers],
         "ranks": [layer["rank"] for layer in layers],

@@ -1,7 +1,7 @@
 """L5: the weights of a network, and one sparsity for all: every baseline ends at the same number of weights.
 
-Sparsity is over all weights of the network, the output layer included. A method that leaves the output layer alone by
-its nature removes correspondingly more elsewhere, so that as many weights are left in all.
+Sparsity is over all weights of the network, the output layer and layers that cannot be pruned included. A method that
+leaves the output layer alone by its nature removes correspondingly more elsewhere, so that as many are left in all.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from actprune.rank.allocate import round_half_up
 
 @dataclass(frozen=True)
 class Sizes:
-    """weights: of the whole network. hidden: without its output layer. examples: of the training set."""
+    """weights: of the whole network. prunable: of the layers that can be pruned at all. hidden: of those without the
+    output layer. examples: of the training set.
+    """
 
     weights: int
+    prunable: int
     hidden: int
     examples: int
 
@@ -39,11 +42,13 @@ def sizes_of(source: str, model: str) -> Sizes:
     network = models.build(model, dataset)
     data.check_compatible(dataset, network)
 
-    def counted(skip_output: bool) -> int:
+    def pruner(skip_output: bool) -> Pruner:
         recipe = methods.make("magnitude", {"skip_output": skip_output})
-        return Pruner(network, recipe, example=dataset.train[0][:2]).counted_weights
+        return Pruner(network, recipe, example=dataset.train[0][:2])
 
-    return Sizes(counted(False), counted(True), len(dataset.train[0]))
+    whole = pruner(False)
+    account = whole.account()
+    return Sizes(account.weights, account.prunable, pruner(True).counted_weights, len(dataset.train[0]))
 
 
 def converted(config: RunConfig, sizes: Sizes) -> RunConfig:
@@ -52,12 +57,14 @@ def converted(config: RunConfig, sizes: Sizes) -> RunConfig:
     Raises BudgetError when the layers it may prune do not hold that many weights.
     """
     recipe = recipe_of(config, sizes.steps(config.batch_size), sizes.examples)
-    if not recipe.skip_output or recipe.budget.of == "all":
+    prunable = sizes.hidden if recipe.skip_output else sizes.prunable
+    if prunable == sizes.weights or recipe.budget.of == "all":
         return config
     remove = round_half_up(config.sparsity * sizes.weights)
-    if remove >= sizes.hidden:
+    if remove >= prunable:
+        what = "but leaves the output layer alone, and the hidden layers" if recipe.skip_output else "but its layers"
         raise BudgetError(
-            f"{config.method} was to remove {remove} of {sizes.weights} weights, but leaves the output layer alone, "
-            f"and the hidden layers hold only {sizes.hidden}; ask for less than {sizes.hidden / sizes.weights:.4f}"
+            f"{config.method} was to remove {remove} of {sizes.weights} weights, {what} hold only {prunable}; ask for "
+            f"less than {prunable / sizes.weights:.4f}"
         )
-    return config.with_(sparsity=remove / sizes.hidden)
+    return config.with_(sparsity=remove / prunable)

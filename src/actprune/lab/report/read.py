@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,12 @@ def shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: shown(item) for key, item in value.items()}
     return [shown(item) for item in value] if isinstance(value, list) else value
+
+
+def network(config: Mapping[str, Any]) -> str:
+    """The model of a run's configuration, with the sizes of its hidden layers where those were given."""
+    sizes = "-".join(map(str, config.get("hidden") or ()))
+    return f"{config.get('model')} {sizes}".strip()
 
 
 def short(name: str) -> str:

@@ -41,17 +41,19 @@ class Column:
 
 COLUMNS = (
     Column("run", "run", _plain),
-    Column("target", "target sparsity (%)", _percent),
-    Column("actual", "actual sparsity (%)", _percent),
+    Column("target", "target (%)", _percent),
+    Column("actual", "actual (%)", _percent),
+    Column("sparsity", "sparsity (%)", _percent),
     Column("compression", "compression", _times),
     Column("flop_kept", "FLOP kept (%)", _percent),
     Column("ranks", "ranks", _plain),
     Column("train_accuracy", "train acc. (%)", _percent),
     Column("validation_accuracy", "val. acc. (%)", _percent),
     Column("test_accuracy", "test acc. (%)", _percent),
-    Column("seconds", "time (s)", _seconds),
+    Column("seconds", "training time (s)", _seconds),
 )
-"""Keys of a row. Fractions lie in 0..1 and are shown as percent; compression is weights before / after."""
+"""Keys of a row. Fractions lie in 0..1 and are shown as percent. target and actual are in the budget's own terms;
+sparsity, compression (weights before / after) and FLOP are of the whole network."""
 
 _RANKS = ("pruning step", "layer", "weights kept", "numerical rank", "stable rank", "effective rank")
 _UPRIGHT = 3  # runs that fit side by side on an 80-column terminal, one line per quantity; more get one line per run

@@ -156,7 +156,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("storage_bytes", "stored", w.size),
     ("validation_accuracy", "validation acc.", w.percent),
     ("steps", "steps", w.whole),
-    ("seconds", "time", w.seconds),
+    ("seconds", "training time", w.seconds),
     ("cpu_seconds", "CPU time", w.seconds),
 )
 

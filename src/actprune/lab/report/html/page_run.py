@@ -9,7 +9,7 @@ from actprune.lab.report import charts
 from actprune.lab.report import words as w
 from actprune.lab.report.html import command, verdict
 from actprune.lab.report.html.page import Card, Cell, Page, Section, Table
-from actprune.lab.report.read import Array, Run, dense, short
+from actprune.lab.report.read import Array, Run, dense, network, short
 
 
 def of_run(run: Run) -> Page:
@@ -36,7 +36,7 @@ def sections(run: Run) -> list[Section]:
     """The evidence of one run; empty sections are left out by the page."""
     return [
         Section("Training", charts=charts.training(run), tables=_epochs(run)),
-        Section("Layers", charts=charts.survival(run), tables=_layers(run)),
+        Section("Layers", charts=charts.survival(run), tables=[*_network(run), *_layers(run)]),
         Section("Neurons", charts=charts.neurons(run)),
         Section("Firing", charts=charts.firing(run)),
         Section("Spectra", charts=charts.singular_values(run), tables=_ranks(run)),
@@ -78,7 +78,7 @@ def of_seeds(name: str, runs: Sequence[Run], seeds: Sequence[int], config: dict[
 
 
 def _title(config: Mapping[str, Any]) -> str:
-    return f"{config.get('method')} on {config.get('data')}, {config.get('model')}"
+    return f"{config.get('method')} on {config.get('data')}, {network(config)}"
 
 
 def _cards(run: Run) -> list[Card]:
@@ -94,14 +94,15 @@ def _cards(run: Run) -> list[Card]:
         ]
     found, first = run.summary, dense(run).get("validation_accuracy")
     difference = verdict.change(run)
+    epochs = w.plural(int(w.number(found.get("epochs")) or 0), "epoch")
     moved = f"{w.points(difference)} points from {w.percent(first)}" if difference is not None else ""
     return [
-        Card("Removed", w.percent(found.get("actual")), f"target {w.share(found.get('target'))}"),
-        Card("Compression", w.times(found.get("compression")), "weights before / after"),
+        Card("Removed", w.percent(found.get("actual")), f"{_of(found)}, target {w.share(found.get('target'))}"),
+        Card("Compression", w.times(found.get("compression")), "whole network, weights before / after"),
         Card(f"Test {run.score}", w.percent(found.get("test_accuracy")), "of the pruned network"),
         Card(f"Validation {run.score}", w.percent(found.get("validation_accuracy")), moved),
-        Card("FLOP left", w.percent(found.get("flop_kept")), "if zeros are skipped"),
-        Card("Time", w.seconds(found.get("seconds")), w.plural(int(w.number(found.get("epochs")) or 0), "epoch")),
+        Card("FLOP left", w.percent(found.get("flop_kept")), "whole network, if zeros are skipped"),
+        Card("Training time", w.seconds(found.get("seconds")), epochs),
     ]
 
 
@@ -114,6 +115,44 @@ def _layers(run: Run) -> list[Table]:
     if not any(w.number(row.get("rank")) is not None for row in run.layers):
         head, rows = head[:-1], [row[:-1] for row in rows]
     return [Table("What each layer kept, output layer included", head, rows)]
+
+
+def _of(summary: Mapping[str, Any]) -> str:
+    """What the removed fraction is of."""
+    return "of all weights" if summary.get("budget_of") == "all" else "of the prunable weights"
+
+
+def _network(run: Run) -> list[Table]:
+    """The whole network before and after, and what was left alone."""
+    found = run.summary.get("network")
+    if not isinstance(found, Mapping):
+        return []
+    lines = [
+        ("weights", found.get("weights"), found.get("kept")),
+        ("biases and scales", found.get("biases"), found.get("biases")),
+        ("FLOP of one example", found.get("flop"), found.get("flop_left")),
+    ]
+    rows = [
+        [Cell(name, "name"), Cell(w.whole(before)), Cell(w.whole(after)), Cell(w.percent(_share(before, after)))]
+        for name, before, after in lines
+    ]
+    tables = [Table("The whole network", ["", "before", "after", "left (%)"], rows)]
+    alone = [
+        [
+            Cell(short(str(part["name"])), "name"),
+            Cell(w.whole(part["total"])),
+            Cell(w.percent(_share(found.get("weights"), part["total"]))),
+            Cell(str(part["why"]), "text"),
+        ]
+        for part in found.get("left_alone", ())
+    ]
+    title = f"Left alone; {w.percent(found.get('prunable_share'))} of the weights could be pruned"
+    return [*tables, *([Table(title, ["tensor", "weights", "of all (%)", "why"], alone)] if alone else [])]
+
+
+def _share(whole: Any, part: Any) -> float | None:
+    total, some = w.number(whole), w.number(part)
+    return some / total if total and some is not None else None
 
 
 def _layer(row: Mapping[str, Any]) -> list[Cell]:
@@ -209,15 +248,15 @@ def _seed_cards(runs: Sequence[Run]) -> list[Card]:
     flop, took = w.numbers(over, "flop_kept"), w.numbers(over, "seconds")
     return [
         Card("Seeds", f"{len(over)}", f"finished, of {len(runs)} begun"),
-        Card("Removed", w.with_spread(w.numbers(over, "actual")), "mean ± standard deviation"),
-        Card("Compression", w.times(w.average(w.numbers(over, "compression"))), "weights before / after"),
+        Card("Removed", w.with_spread(w.numbers(over, "actual")), _of(over[0]) if over else ""),
+        Card("Compression", w.times(w.average(w.numbers(over, "compression"))), "whole network, before / after"),
         Card(
             f"Test {runs[0].score if runs else 'accuracy'}",
             w.with_spread(w.numbers(over, "test_accuracy")),
             "of the pruned networks",
         ),
         Card("Validation change", w.points(w.average(changes)), "points since the first pruning"),
-        Card("FLOP left", w.percent(w.average(flop)), f"{w.seconds(w.average(took))} a seed"),
+        Card("FLOP left", w.percent(w.average(flop)), f"whole network; {w.seconds(w.average(took))} a seed"),
     ]
 
 
@@ -231,7 +270,7 @@ def _seed_table(runs: Sequence[Run]) -> list[Table]:
         f"validation {score}",
         "change (points)",
         "epochs",
-        "time",
+        "training time",
     ]
     rows = [
         [

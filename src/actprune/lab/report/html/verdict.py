@@ -8,6 +8,7 @@ from typing import Any
 
 from actprune.lab.report import words as w
 from actprune.lab.report.read import Run, dense, short
+from actprune.lab.report.read import network as network_of
 
 MISSED, FELL, APART = 0.005, 0.005, 0.015
 """From which on it is said: sparsity below what was asked, accuracy lost, test and validation accuracy apart."""
@@ -28,7 +29,8 @@ def of_run(run: Run) -> Verdict:
     if not run.summary:
         return _unfinished(run)
     cautions = _cautions(run)
-    cost = f"It took {w.plural(_whole(run.summary, 'epochs'), 'epoch')} and {w.seconds(run.summary.get('seconds'))}"
+    took = w.seconds(run.summary.get("seconds"))
+    cost = f"Training took {w.plural(_whole(run.summary, 'epochs'), 'epoch')} and {took}"
     if cautions:
         last = f"{cost}; watch out: {cautions[0]}."
     else:
@@ -43,17 +45,19 @@ def _actual(run: Run) -> str:
     found = run.summary
     target, got = w.number(found.get("target")), w.number(found.get("actual"))
     verb = "was asked to remove" if target is None or got is None or got < target - MISSED else "removed"
-    what = f"{w.share(target)} of the weights"
+    of = "of all weights" if found.get("budget_of") == "all" else "of the weights it may prune"
+    what = f"{w.share(target)} {of}"
     if verb == "removed":
-        what = f"{w.percent(got)} of the weights it may prune, as asked ({w.share(target)}),"
+        what = f"{w.percent(got)} {of}, as asked ({w.share(target)}),"
     elif got is not None:
         what += f" and removed {w.percent(got)},"
-    total, kept = (sum(int(w.number(row.get(key)) or 0) for row in run.layers) for key in ("total", "kept"))
-    left = f": {kept:,} of {total:,} weights are left, output layer included" if total else ""
+    network = found.get("network") or {}
+    total, kept = (int(w.number(network.get(key)) or 0) for key in ("weights", "kept"))
+    left = f": {kept:,} of all {total:,} weights of the network are left ({w.percent(kept / total)})" if total else ""
     done, planned = _whole(found, "pruning_steps_done"), _whole(found, "pruning_steps_planned")
     many = w.plural(done, "pruning step") if done == planned else f"{done} of {w.plural(planned, 'pruning step')}"
     return (
-        f"{found.get('method', run.config.get('method'))} {verb} {what} in {many} of {run.config.get('model')} on "
+        f"{found.get('method', run.config.get('method'))} {verb} {what} in {many} of {network_of(run.config)} on "
         f"{run.config.get('data')}{left}."
     )
 
@@ -131,7 +135,7 @@ def _unfinished(run: Run) -> Verdict:
     """A run that is still going on, or was interrupted."""
     limit = run.config.get("max_epochs")
     target = w.share(run.config.get("sparsity"))
-    what = f"{run.config.get('method')} was asked to remove {target} of the weights of {run.config.get('model')}"
+    what = f"{run.config.get('method')} was asked to remove {target} of the weights of {network_of(run.config)}"
     if not run.rows:
         where = "no epoch is finished yet"
     else:
@@ -167,9 +171,10 @@ def of_seeds(runs: Sequence[Run], wanted_seeds: int) -> Verdict:
     summaries = [run.summary for run in over]
     config, test = over[0].config, w.numbers(summaries, "test_accuracy")
     got, target = w.numbers(summaries, "actual"), w.numbers(summaries, "target")
+    of = "of all weights" if summaries[0].get("budget_of") == "all" else "of the weights it may prune"
     reached = sum(a <= b + MISSED for a, b in zip(target, got, strict=False))
     first = (
-        f"{config.get('method')} removed {w.with_spread(got)} of the weights it may prune of {config.get('model')} on "
+        f"{config.get('method')} removed {w.with_spread(got)} {of} of {network_of(config)} on "
         f"{config.get('data')} ({w.share(config.get('sparsity'))} asked); {reached} of {w.plural(len(over), 'seed')} "
         f"reached what was asked."
     )
@@ -180,7 +185,7 @@ def of_seeds(runs: Sequence[Run], wanted_seeds: int) -> Verdict:
     reached_score = _reaches(over[0], w.with_spread(test)).replace("is right", "are right").replace("has an", "have an")
     second = f"The pruned networks {reached_score} test set{moved}."
     notes = _seed_cautions(over, wanted_seeds, test, changes)
-    cost = f"A seed took {w.seconds(w.average(w.numbers(summaries, 'seconds')))} on average"
+    cost = f"A seed trained for {w.seconds(w.average(w.numbers(summaries, 'seconds')))} on average"
     third = f"{cost}; watch out: {notes[0]}." if notes else f"{cost}; nothing stands out among the seeds."
     tone = "warn" if len(over) < wanted_seeds else "good" if reached == len(over) else "bad"
     badge = {"warn": "not finished", "good": "sparsity reached", "bad": "sparsity not reached"}[tone]
