@@ -5,6 +5,7 @@ import pytest
 import actprune
 import actprune.lab
 from actprune.errors import RecipeError
+from actprune.lab import RunConfig
 from support.runs import go, quick
 
 
@@ -53,3 +54,15 @@ def test_what_does_not_exist_is_said_before_anything_is_written(tmp_path, change
     with pytest.raises(actprune.ActpruneError, match=message):
         go(tmp_path, **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_with_sizes_of_its_own_is_not_called_by_a_famous_name():
+    assert RunConfig().network == "article"
+    assert RunConfig(hidden=(300, 100)).network == "mlp 300-100"
+    assert RunConfig(hidden=(300, 200, 100, 50)).network == "article 300-200-100-50"  # it is the article's
+    assert RunConfig(model="mlp", hidden=(8,)).network == "mlp 8"
+    assert RunConfig(model="autoencoder", hidden=(8, 2, 8), task="autoencode").network == "autoencoder 8-2-8"
+    stored = RunConfig(hidden=(300, 100)).model_dump(mode="json")
+    assert RunConfig(**stored) == RunConfig(hidden=(300, 100))
+    with pytest.raises(RecipeError, match=r"'lenet-300-100' has hidden layers \[300, 100\].*use model='mlp'"):
+        RunConfig(model="lenet-300-100", hidden=(10,))

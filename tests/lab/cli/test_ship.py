@@ -56,6 +56,12 @@ def test_compact_writes_a_smaller_file_that_computes_the_same(finished):
     assert "largest difference from the masked network" in text
 
 
+def test_pack_says_how_good_the_network_was_that_its_sizes_are_compared_with(finished):
+    folder, _, output = finished
+    dense = shipped.read(folder).summary["dense"]["validation_accuracy"]
+    assert f"sizes are compared with, had {dense:.2%} validation accuracy when pruning began" in plain(output)
+
+
 def test_pack_keeps_the_accuracy_it_was_asked_to_keep_and_says_what_it_tried(finished):
     folder, _, output = finished
     found, small = shipped.read(folder), actprune.load(folder / "model.actprune")
