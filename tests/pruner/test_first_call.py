@@ -131,8 +131,7 @@ TREATED = {
     "gelu": "mean |activation| at 0, 2",
     "linear": "always firing: 0, 1",
     "swish": "mean |activation| at 0",
-    "norm": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0; "
-    "mean |activation| at 3",
+    "norm": "mean |activation| at 3; always firing: 0",
     "own": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0",
     "glu": "mean |activation| at gate, up; always firing: down",
     "glu-swapped": "mean |activation| at up, gate; always firing: down",

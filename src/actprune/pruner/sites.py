@@ -89,6 +89,11 @@ def unsound(values: Tensor) -> Tensor:
     return values.detach().sum(dtype=torch.float64).mul_(0)
 
 
+def of_all_parts(values: Tensor, axis: int, parts: int) -> Tensor:
+    """One entry for every unit of a layer whose equal parts share them."""
+    return values if parts == 1 else torch.cat([values.detach()] * parts, axis)
+
+
 class Sink:
     """All that is counted of one layer."""
 
@@ -256,7 +261,7 @@ class SiteHooks:
     def _module_hook(self, sites: list[Site], calls: int | None, sinks: Mapping[str, Sink]) -> Hook:
         first = sites[0]
         if len(sites) == calls and all(site.layer == first.layer for site in sites):
-            return _Every(sinks[first.layer].output, first.axis, self._switch)
+            return _Every(_adder(first, sinks), first.axis, self._switch)
         numbered = _Numbered(_table(sites, sinks), self._switch)
         self._numbered.append(numbered)
         return numbered
@@ -264,6 +269,11 @@ class SiteHooks:
 
 Add = Callable[[Tensor, int], None]
 Table = dict[int, list[tuple[Add, int]]]
+
+
+def _adder(site: Site, sinks: Mapping[str, Sink]) -> Add:
+    output, parts = sinks[site.layer].output, site.parts
+    return output if parts == 1 else lambda values, axis: output(of_all_parts(values, axis, parts), axis)
 
 
 def _grouped(sites: Iterable[Site], kind: str) -> dict[str, list[Site]]:
@@ -278,7 +288,7 @@ def _table(sites: Iterable[Site], sinks: Mapping[str, Sink]) -> Table:
     """Which call counts for which layers (a residual sum ends the way of several)."""
     table: Table = {}
     for site in sites:
-        table.setdefault(site.call, []).append((sinks[site.layer].output, site.axis))
+        table.setdefault(site.call, []).append((_adder(site, sinks), site.axis))
     return table
 
 
