@@ -154,7 +154,7 @@ class Collector:
 
     # ---- counting while training -----------------------------------------------------------------------------------
 
-    def start_live(self, every: int = 1) -> None:
+    def start_live(self, every: int = 1, mask: Mask = DEFAULT) -> None:
         """Count on each ``every``-th training forward (model in training mode) from now on.
 
         Training results do not change by a bit. The first forward is traced. NaN and Inf are looked for on every 64th
@@ -174,7 +174,7 @@ class Collector:
             rarely=every > 1,
             traced=lambda: self._live_traced(live),
         )
-        self._live = live
+        self._live, live.mask = live, mask
         live.open()
 
     def stop_live(self) -> None:
@@ -372,8 +372,7 @@ class Session:
         if self._keep_inputs:
             self.inputs.append(copied((args, kwargs)))
         self._was_failed, self.failed = self.failed, self._thorough
-        check = self._thorough or self.batches % CHECK_EVERY == 0
-        self._switch.level = CHECK if check else COUNT
+        self._switch.level = CHECK if self._thorough or self.batches % CHECK_EVERY == 0 else COUNT
         self._inputs = (args, kwargs) if self._hooks is None else ()
         if self._hooks is not None:
             self._hooks.begin(self._switch.level)

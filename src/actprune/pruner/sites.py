@@ -16,7 +16,7 @@ from actprune.errors import ObservationError
 from actprune.evidence import SHARED, Accumulator, OfActivations, Scratch, rows_of
 from actprune.graph import Hook, named_layers, op_of, own_modules, unit_axis
 from actprune.nodes import Graph, Site
-from actprune.pruner.padding import without_padding
+from actprune.pruner.padding import Real, without_padding
 from actprune.types import Sums
 
 OFF, COUNT, CHECK = range(3)
@@ -53,7 +53,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.level = OFF
-        self.real: Tensor | None = None
+        self.real: Real | None = None
         self.arena = Arena()
         self.scratch = Scratch()
 
