@@ -222,6 +222,11 @@ class LayerScale(OwnNorm):
         return x * self.weight
 
 
+class ReshapedScale(OwnNorm):
+    def forward(self, x):
+        return x.mul(self.weight.reshape(1, -1) * 2)
+
+
 class RmsKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -233,14 +238,16 @@ class FusedRmsNorm(nn.Module):
         return RmsKernel.apply(x)
 
 
-@pytest.mark.parametrize("norm", [OwnNorm(4), LayerScale(4), FusedRmsNorm(), nn.LayerNorm(4), nn.RMSNorm(4)], ids=str)
+@pytest.mark.parametrize(
+    "norm", [OwnNorm(4), LayerScale(4), ReshapedScale(4), FusedRmsNorm(), nn.LayerNorm(4), nn.RMSNorm(4)], ids=str
+)
 def test_a_norm_or_a_scale_of_the_users_own_is_no_activation(norm):
     net = Net(lambda n, x: n.b(n.norm(x + n.a(x))), a=nn.Linear(4, 4), norm=norm, b=nn.Linear(4, 2))
     site = graph_of(net, torch.randn(2, 4)).sites["a.weight"]
     assert (site.where, site.known, site.smooth, site.exact_zero) == ("norm", True, False, False)
 
 
-OWN = [OwnNorm(4), LayerScale(4), nn.LayerNorm(4)]
+OWN = [OwnNorm(4), LayerScale(4), ReshapedScale(4), nn.LayerNorm(4)]
 
 
 @pytest.mark.parametrize("norm", OWN, ids=str)
@@ -301,9 +308,19 @@ def test_a_square_inside_a_penalty_is_no_activation():
     assert place(graph_of(net, torch.randn(2, 4)), "a.weight")[3] == "none"
 
 
-@pytest.mark.parametrize("scale", [lambda n, x: x[:, :1], lambda n, x: torch.sigmoid(x[:, :1])])
-def test_what_multiplies_all_neurons_alike_is_no_gate(scale):
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda n, x: x[:, :1],
+        lambda n, x: torch.sigmoid(x[:, :1]),
+        lambda n, x: n.own.reshape(1, -1),
+        lambda n, x: torch.sigmoid(n.own),
+        lambda n, x: torch.cos(torch.arange(3.0)),
+    ],
+)
+def test_what_multiplies_all_neurons_or_all_examples_alike_is_no_gate(scale):
     net = Net(lambda n, x: n.b(n.a(x) * scale(n, x)), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
+    net.own = nn.Parameter(torch.ones(3))
     site = graph_of(net, torch.randn(2, 4)).sites["a.weight"]
     assert (site.operation, site.smooth) == ("none", False)
 

@@ -102,7 +102,7 @@ def _apply(path: Path, step: Step) -> None:
     path.operation = step.name
     path.known = step.norm if node is None else step.name not in ops.SEEN
     path.smooth |= step.rank != NORM or not path.known
-    path.mixed |= step.rank == NORM and step.name not in ops.NORMS
+    path.mixed |= step.rank == PERHAPS or (step.rank == NORM and step.name not in ops.NORMS)
     if node is not None and step.rank != NORM:
         path.mixed |= len(set(node.inputs)) > 1 or step.place.parts > 1
         path.exact_zero = ops.exact_zero(step.name, node.args, node.kwargs)

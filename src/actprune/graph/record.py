@@ -19,6 +19,7 @@ class Value:
 
     layout  shape, strides, offset and type
     module  path and call of the innermost module that returned it
+    constant  made of the model's own tensors and numbers alone; what reads it does not list it
     places  where the units of a layer may lie here: it is that layer's output, or was made of it
     early   by such a place: what an observer made of it when it was new
     """
@@ -27,6 +28,7 @@ class Value:
     producer: Node | None
     readers: list[Node] = field(default_factory=list)
     module: tuple[str, int] | None = None
+    constant: bool = False
     places: frozenset[Place] = frozenset()
     early: dict[Place, Any] = field(default_factory=dict)
 

@@ -59,6 +59,8 @@ class Recorder(TorchFunctionMode):
         if made or next(tensors_in(out), None) is None:
             node = self._node(op, call, args, kwargs, inputs)
             node.outputs = [self._bind(tensor, node) for tensor in made]
+            for value in node.outputs:
+                value.constant = not inputs
         return out
 
     def start(self) -> None:
@@ -132,7 +134,7 @@ class Recorder(TorchFunctionMode):
         return node
 
     def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
-        """Values of tensors that are read; parameters and other constants of the model have none."""
+        """Values of tensors that are read; the model's own constants and what is made of them alone have none."""
         found = []
         for tensor in tensors:
             value = self._known(tensor)
@@ -143,7 +145,7 @@ class Recorder(TorchFunctionMode):
                 if value is None:
                     self.record.unseen = len(self.record.nodes)
                     value = self._bind(tensor, None)
-            if value is not None:
+            if value is not None and not value.constant:
                 found.append(value)
         return found
 
@@ -188,7 +190,7 @@ def _gathers_parameters() -> bool:
 
 def _is_norm(name: str, inside: list[Node]) -> bool:
     """Whether a module of the user's own, by what it calls, is a norm or a scale and not an activation."""
-    scales = inside and all(len(node.inputs) == 1 and node.op.name in LINEAR for node in inside)
+    scales = inside and all(len(node.inputs) <= 1 and node.op.name in LINEAR for node in inside)
     return bool(scales) or normalises(name, (node.op.name for node in inside))
 
 
