@@ -203,7 +203,7 @@ TREATED = {
     "linear": "always firing: 0, 1",
     "swish": "mean |activation| at 0",
     "norm": "mean |activation| at 3; always firing: 0",
-    "own": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0",
+    "own": "firing counted if ever zero, else mean |activation|, behind modules of your own or torch.where at 0",
     "packed": "mean |activation| at both; always firing: down",
     "glu-module": "mean |activation| at 0",
     "glu-conv": "mean |activation| at 0",
