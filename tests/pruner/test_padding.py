@@ -220,7 +220,11 @@ def additive(mask):
     return (1.0 - mask[:, None, None, :].float()) * -1e9
 
 
-@pytest.mark.parametrize("mask", [None, lambda args, kwargs: kwargs["attention_mask"][:, 0, 0, :] == 0], ids=str)
+@pytest.mark.parametrize(
+    "mask",
+    [None, lambda args, kwargs: kwargs["attention_mask"][:, 0, 0, :] == 0],
+    ids=["attach(mask=None)", "attach(mask=function)"],
+)
 def test_the_remedy_for_an_odd_mask_works_where_training_batches_are_counted(mask):
     class Additive(Encoder):
         def forward(self, ids, attention_mask=None):
