@@ -106,7 +106,7 @@ def one(name: str) -> dict[str, Any]:
     for part in "; ".join(report.notes).split("; "):
         for kind in kinds:
             if part.startswith(kind):
-                kinds[kind] = len(part.removeprefix(kind).split(","))
+                kinds[kind] = len(part.removeprefix(kind).rpartition(" at ")[2].split(","))
     return {
         "name": name, "seconds": seconds, "actual": report.actual, "sparsity": report.sparsity,
         "prunable": report.network.prunable_share, "counted": kinds["firing counted at"],
@@ -153,7 +153,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"Made by `python benchmarks/first_call.py`: {works} of {len(rows)} networks. One batch of two examples, no "
         "arguments. *Prunable*: share of the network's weights in layers that can be pruned. The last columns: layers "
         "whose firing is counted (exact zeros), judged by mean |activation| (smooth or gated), one or the other by "
-        "what is seen (modules that PyTorch does not have), always firing (no non-linearity before the next reader).\n",
+        "what is seen (modules of the network's own that are no norms), always firing (no non-linearity before the "
+        "next reader).\n",
         f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
     ]  # fmt: skip
     for row in rows:

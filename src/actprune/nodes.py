@@ -17,10 +17,11 @@ class Site:
     call        which call of ``where`` within one forward, from 0
     operation   the last operation before the value: "relu", "gelu", ..., a norm, or "none" (the layer's own output)
     exact_zero  can the operation return exactly zero over a range of inputs? Then ``!= 0`` means firing
-    axis        of the units: 1 for a conv (0 without batch axis), -1 for a Linear
+    axis        of the units: 1 for a conv (0 without batch axis), -1 for a Linear, elsewhere behind a transposition
     known       whether the operation is one whose zeros we know about
     smooth      whether it is a non-linearity or a gate, whatever it does about zeros; False: the layer's own output, or
                 a norm of it, which says nothing of whether a neuron fires
+    parts       so many equal parts of the layer share each entry: 2 where a GLU multiplies a layer's halves
     """
 
     layer: str
@@ -32,6 +33,7 @@ class Site:
     axis: int
     known: bool = True
     smooth: bool = False
+    parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def built(*steps, growth=GROWTH, result="last"):
     try:
         return Program.build(found, WEIGHTS, growth)
     finally:
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 30
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 

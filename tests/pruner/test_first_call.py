@@ -66,6 +66,68 @@ class Swish(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class Packed(nn.Module):
+    """Gate and value in one layer, as in Phi-3 and EVA-02."""
+
+    def __init__(self, halves=lambda x: x.chunk(2, -1)):
+        super().__init__()
+        self.both, self.down, self.head = nn.Linear(6, 16), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.halves = halves
+
+    def forward(self, x):
+        gate, up = self.halves(self.both(x))
+        return self.head(x + self.down(F.silu(gate) * up))
+
+
+class ReluHalves(nn.Module):
+    def forward(self, x):
+        return F.relu(x[..., :2]) * x[..., 2:]
+
+
+class OwnRmsNorm(nn.Module):
+    def __init__(self, wide):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(wide))
+
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+class LlamaBlock(Glu):
+    """The sum is read by a norm of one's own, which says nothing of what the projections before it do."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.last = OwnRmsNorm(6), OwnRmsNorm(6)
+        self.o = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = x + self.o(x)
+        h = self.norm(x)
+        return self.head(self.last(x + self.down(F.silu(self.gate(h)) * self.up(h))))
+
+
+class PoolFirst(nn.Module):
+    """Pooling before the non-linearity, as in PyTorch's own example of MNIST."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(32, 3)
+
+    def forward(self, x):
+        x = F.relu(F.max_pool2d(self.one(x), 2))
+        return self.head(F.gelu(self.two(x)).flatten(1))
+
+
+class Sine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.sin(self.two(torch.sin(30 * self.one(x)))))
+
+
 class ChannelsLast(nn.Module):
     """ConvNeXt's LayerNorm over channels: they lie elsewhere inside."""
 
@@ -116,6 +178,15 @@ NETS = {
         (4, 3, 6, 6),
     ),
     "own": (lambda: nn.Sequential(nn.Linear(6, 8), Rounding(), nn.Linear(8, 3)), (4, 6)),
+    "packed": (Packed, (4, 6)),
+    "glu-module": (lambda: nn.Sequential(nn.Linear(6, 16), nn.GLU(), nn.Linear(8, 3)), (4, 6)),
+    "glu-conv": (
+        lambda: nn.Sequential(nn.Conv1d(3, 16, 3), nn.GLU(1), nn.Flatten(), nn.Linear(32, 3)),
+        (4, 3, 6),
+    ),
+    "llama": (LlamaBlock, (4, 6)),
+    "pool-first": (PoolFirst, (4, 3, 6, 6)),
+    "sine": (Sine, (4, 6)),
     "glu-swapped": (GluSwapped, (4, 6)),
     "geglu": (lambda: Glu(F.gelu), (4, 6)),
     "reglu": (lambda: Glu(F.relu), (4, 6)),
@@ -131,9 +202,14 @@ TREATED = {
     "gelu": "mean |activation| at 0, 2",
     "linear": "always firing: 0, 1",
     "swish": "mean |activation| at 0",
-    "norm": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0; "
-    "mean |activation| at 3",
-    "own": "firing counted if ever zero, else mean |activation|, behind modules of your own at 0",
+    "norm": "mean |activation| at 3; always firing: 0",
+    "own": "firing counted if ever zero, else mean |activation|, behind modules of your own or torch.where at 0",
+    "packed": "mean |activation| at both; always firing: down",
+    "glu-module": "mean |activation| at 0",
+    "glu-conv": "mean |activation| at 0",
+    "llama": "mean |activation| at gate, up; always firing: o, down",
+    "pool-first": "firing counted at one; mean |activation| at two",
+    "sine": "mean |activation| at one, two",
     "glu": "mean |activation| at gate, up; always firing: down",
     "glu-swapped": "mean |activation| at up, gate; always firing: down",
     "reglu": "firing counted at gate, up; always firing: down",
@@ -199,6 +275,67 @@ def test_the_loudest_neuron_of_a_glu_goes_last(net, act):
         alive = pruner.masks[name].any(1)
         assert alive[0]
         assert not alive[-1]
+
+
+@pytest.mark.parametrize(
+    "halves",
+    [lambda x: x.chunk(2, -1), lambda x: x.split(8, -1), lambda x: (x[..., :8], x[..., 8:])],
+    ids=["chunk", "split", "slices"],
+)
+@pytest.mark.parametrize("how", ["observe", "train"])
+def test_both_halves_of_a_packed_glu_are_judged_by_their_product(halves, how):
+    torch.manual_seed(0)
+    model, x = Packed(halves), torch.randn(3, 5, 6)
+    pruner = Pruner(model, actprune.activation(0.5, count_on=how))
+    if how == "train":
+        pruner.attach(torch.optim.SGD(model.parameters(), 0.0))
+        for part in x:
+            model(part)
+        pruner.state_dict()
+    else:
+        with pruner.observe():
+            for part in x:
+                model(part)
+    gate, up = model.both(x).chunk(2, -1)
+    product = (F.silu(gate) * up).detach().double().abs().sum((0, 1))
+    sums = pruner.state.sums["both.weight"]
+    assert torch.allclose(sums["out_abs"], torch.cat([product, product]), rtol=1e-6)
+    assert int(sums["rows"]) == 15
+
+
+def test_halves_are_counted_where_their_product_is_exactly_zero():
+    model = nn.Sequential(nn.Linear(2, 4), ReluHalves(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([1.0, -1.0, 3.0, 3.0]))
+    pruner = Pruner(model, actprune.activation(0.5))
+    with pruner.observe():
+        model(torch.randn(5, 2))
+    assert pruner.state.sums["0.weight"]["fired"].tolist() == [5, 0, 5, 0]
+
+
+@pytest.mark.parametrize("outliers", [0.0, 100.0])
+def test_a_residual_stream_does_not_judge_the_projections_into_it(outliers):
+    """Huge entries of the stream used to make a projection's neurons there the only ones that counted."""
+    torch.manual_seed(0)
+    model = LlamaBlock()
+    x = torch.randn(16, 6)
+    x[:, 0] += outliers
+    pruner = Pruner(model, actprune.activation(0.5, scope="layer", remove_dead=False))
+    with pruner.observe():
+        model(x)
+    pruner.prune()
+    for name in ("o.weight", "down.weight"):
+        smallest = pruner.parameters[name].numel() // 2
+        kept = pruner.masks[name]
+        assert int((~kept).sum()) == smallest
+        dense = reference(LlamaBlock).get_parameter(name).detach().abs()
+        assert dense[~kept].max() <= dense[kept].min()
+
+
+def reference(make):
+    torch.manual_seed(0)
+    return make()
 
 
 def test_mean_activation_is_summed_where_the_next_layer_reads_it():

@@ -144,13 +144,123 @@ def test_masks_of_encoder_and_decoder_must_be_told_apart():
     with pytest.raises(ObservationError, match="nobody can tell"), pruner.observe():
         pruner.model(IDS, attention_mask=MASK, decoder_attention_mask=1 - MASK)
     with pruner.observe():
-        pruner.model(IDS, attention_mask=MASK, decoder_attention_mask=torch.ones(4, 9))
+        pruner.model(IDS, attention_mask=MASK, decoder_attention_mask=torch.ones(4, 9, dtype=torch.int64))
 
 
-def test_a_function_is_not_kept_for_evidence_that_is_collected_again():
+class Translator(nn.Module):
+    """An encoder's tokens, a decoder's of another length, and what the decoder reads of the encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.one, self.two, self.cross, self.last = (nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, input_ids, decoder_input_ids, attention_mask=None, decoder_attention_mask=None):
+        read = torch.relu(self.one(self.embed(input_ids)))
+        said = torch.relu(self.two(self.embed(decoder_input_ids)))
+        return self.last(said + torch.relu(self.cross(read)).mean(1, keepdim=True))
+
+
+TOKENS = torch.randint(1, 11, (4, 9), generator=torch.Generator().manual_seed(1))
+SAID = torch.tensor([2, 9, 4, 1])
+DECODER = (torch.arange(9) < SAID[:, None]).long()
+
+
+@pytest.mark.parametrize("how", ["observe", "train"])
+@pytest.mark.parametrize(
+    ("masks", "encoder", "decoder"),
+    [
+        ({"attention_mask": MASK, "decoder_attention_mask": DECODER}, 16, 16),
+        ({"attention_mask": MASK}, 16, 36),
+        ({"decoder_attention_mask": DECODER.bool()}, 28, 16),
+        ({"attention_mask": torch.ones_like(MASK), "decoder_attention_mask": DECODER}, 28, 16),
+        ({}, 28, 36),
+    ],
+)
+def test_a_decoder_has_padding_of_its_own(how, masks, encoder, decoder):
+    model = Translator()
+    pruner = Pruner(model, actprune.activation(0.5, count_on=how))
+    if how == "train":
+        pruner.attach(torch.optim.SGD(model.parameters(), 0.1))
+        model(IDS, TOKENS, **masks)
+        pruner.state_dict()
+    else:
+        with pruner.observe():
+            model(IDS, TOKENS, **masks)
+    rows = {name: int(sums["rows"]) for name, sums in pruner.state.sums.items()}
+    assert rows == {"one.weight": encoder, "cross.weight": encoder, "two.weight": decoder}
+
+
+def test_a_decoders_mask_alone_says_nothing_of_an_encoder_of_its_length():
+    pruner = Pruner(Translator(), actprune.activation(0.5))
+    with pytest.raises(ObservationError, match="nobody can tell"), pruner.observe():
+        pruner.model(TOKENS, TOKENS, decoder_attention_mask=DECODER)
+
+
+def test_tokens_behind_their_heads_are_told():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.each, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x, attention_mask=None):
+            return self.last(torch.relu(self.each(x.unflatten(-1, (2, 3)).transpose(1, 2))))
+
+    x = torch.randn(4, 7, 6)
+    pruner = Pruner(Heads(), actprune.activation(0.5))
+    with pruner.observe():
+        pruner.model(x, attention_mask=MASK)
+    sums = pruner.state.sums["each.weight"]
+    expected = torch.relu(pruner.model.each(x[MASK.bool()].unflatten(-1, (2, 3)))) > 0
+    assert int(sums["rows"]) == 2 * int(LENGTHS.sum())
+    assert torch.equal(sums["fired"], expected.sum((0, 1)))
+
+
+def additive(mask):
+    return (1.0 - mask[:, None, None, :].float()) * -1e9
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [None, lambda args, kwargs: kwargs["attention_mask"][:, 0, 0, :] == 0],
+    ids=["attach(mask=None)", "attach(mask=function)"],
+)
+def test_the_remedy_for_an_odd_mask_works_where_training_batches_are_counted(mask):
+    class Additive(Encoder):
+        def forward(self, ids, attention_mask=None):
+            return super().forward(ids)
+
+    model = Additive()
+    pruner = Pruner(model, actprune.activation(0.5, count_on="train"))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruner.attach(optimizer)
+    with pytest.raises(ObservationError, match=r"attach\(optimizer, mask="):
+        model(IDS, attention_mask=additive(MASK))
+    pruner.detach()
+    pruner.attach(optimizer, mask=mask)
+    model(IDS, attention_mask=additive(MASK))
+    pruner.state_dict()
+    assert int(pruner.state.sums["one.weight"]["rows"]) == (28 if mask is None else 16)
+
+
+@pytest.mark.parametrize("mask", [lambda *_: MASK, "real", None], ids=["function", "name", "none"])
+def test_only_the_default_is_kept_for_evidence_that_is_collected_again(mask):
     pruner = Pruner(Encoder(), methods.sparsegpt(0.5))
-    with pytest.raises(RecipeError, match="does not keep the function"), pruner.observe(mask=lambda *_: MASK):
+    with pytest.raises(RecipeError, match="does not keep"), pruner.observe(mask=mask):
         pruner.model(IDS)
+
+
+def test_a_mask_that_says_the_opposite_is_refused_with_its_remedy():
+    class Torch(Encoder):
+        def forward(self, ids, src_key_padding_mask):
+            return super().forward(ids)
+
+    pruner = Pruner(Torch(), actprune.activation(0.5))
+    with pytest.raises(RecipeError, match=r"mask=lambda"), pruner.observe(mask="src_key_padding_mask"):
+        pruner.model(IDS, src_key_padding_mask=MASK == 0)
+    with pruner.observe(mask=lambda args, kwargs: ~kwargs["src_key_padding_mask"]):
+        pruner.model(IDS, src_key_padding_mask=MASK == 0)
+    assert int(pruner.state.sums["one.weight"]["rows"]) == int(LENGTHS.sum())
 
 
 def test_a_batch_of_nothing_but_padding_is_an_empty_batch():

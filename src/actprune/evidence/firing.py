@@ -93,7 +93,7 @@ class FiringWhereZero(Firing):
 
 
 _COUNTED, _SMOOTH, _ALWAYS = "firing counted at", "mean |activation| at", "always firing:"
-_SEEN = "firing counted if ever zero, else mean |activation|, behind modules of your own at"
+_SEEN = "firing counted if ever zero, else mean |activation|, behind modules of your own or torch.where at"
 
 
 def _treatment(site: Site | None) -> str:

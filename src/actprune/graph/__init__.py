@@ -12,18 +12,19 @@ from actprune.graph.layers import (
     unwrap,
     weight_name,
 )
-from actprune.graph.ops import is_known, op_of
+from actprune.graph.ops import op_of
 from actprune.graph.record import Value, tensors_in
 from actprune.graph.tracer import Tracer
+from actprune.graph.units import Place
 
 __all__ = [
     "Hook",
+    "Place",
     "Tracer",
     "Value",
     "clean_path",
     "dead_neurons",
     "hooked",
-    "is_known",
     "named_layers",
     "op_of",
     "own_modules",

@@ -32,7 +32,7 @@ def consumers_of(record: Record, path: Path) -> tuple[Consumer, ...] | None:
     if not alone or record.unseen > path.call.index or not _only_way(record, path):
         return None
     found: list[Consumer] = []
-    axis = len(path.site.shape) + unit_axis(path.call.module)
+    axis = len(path.site.shape) + path.place.axis
     units = path.site.shape[axis]
     stack = [_At(path.site, axis, 1)]
     while stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,21 @@ NORMS = _words("batch_norm instance_norm SyncBatchNorm")
 MIXING_NORMS = _words("layer_norm group_norm rms_norm local_response_norm native_layer_norm")
 """Their output for one neuron depends on the others, so a neuron without inputs does not become a constant."""
 
+STATISTICS = _words("mean var std var_mean std_mean norm vector_norm")
+
 SOFT = _words("gelu silu tanh sigmoid elu celu selu mish softplus prelu rrelu softsign logsigmoid tanhshrink")
 HARD = _words("relu relu6 hardswish hardsigmoid softshrink hardshrink")
 """Exactly zero over a whole range of inputs (hardswish and hardsigmoid: below -3)."""
+
+SMOOTH = _words(
+    "sin cos tan exp exp2 expm1 log log1p square abs sqrt rsqrt reciprocal pow float_power erf atan arctan "
+    "asinh arcsinh"
+)
+"""Non-linearities that also stand inside norms and losses, so that a product or a layer which reads the same value says
+more of it."""
+
+SEEN = _words("where maximum minimum fmax fmin round floor ceil trunc sign")
+"""The same of those whose zeros depend on what they are given."""
 
 DEPENDS = _words("leaky_relu threshold hardtanh clamp clip clamp_min clamp_max")
 DROPOUTS = _words("dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout")
@@ -27,12 +39,18 @@ SAME = _words(
 )
 SUMS = _words("add iadd radd sub isub rsub")
 SCALES = _words("mul imul rmul div truediv itruediv true_divide neg multiply divide")
-PRODUCTS = _words("mul imul rmul multiply")
+PRODUCTS = _words("mul imul rmul multiply div truediv itruediv true_divide divide")
 MAX_POOLS = _words("max_pool1d max_pool2d adaptive_max_pool1d adaptive_max_pool2d")
 AVG_POOLS = _words("avg_pool1d avg_pool2d")
 ADAPTIVE = _words("adaptive_avg_pool1d adaptive_avg_pool2d")
+POOLS = MAX_POOLS | AVG_POOLS | ADAPTIVE
+TRANSPOSES = _words("permute transpose swapaxes swapdims movedim moveaxis t T mT")
+PARTS = _words("chunk unsafe_chunk split unsafe_split split_with_sizes tensor_split getitem narrow glu")
 REDUCES = _words("mean amax amin")
 RESHAPES = _words("flatten view reshape unflatten squeeze unsqueeze ravel view_as reshape_as")
+LINEAR = SUMS | SCALES | SAME | RESHAPES | TRANSPOSES
+"""What, given one tensor and constants of the model, is no non-linearity."""
+
 METADATA = _words(
     "dim size shape dtype device ndim numel nelement stride len layout data_ptr element_size storage_offset grad_fn "
     "repr hash names get_device version itemsize format ndimension register_hook output_nr grad dim_order"
@@ -93,14 +111,11 @@ def non_linear(name: str) -> bool:
     return name in HARD or name in SOFT or name in DEPENDS
 
 
-def is_known(name: str) -> bool:
-    """True for operations whose zeros we know: "none" (a layer's own output), norms, non-linearities, products."""
-    return name == "none" or is_norm(name) or non_linear(name) or name in PRODUCTS
-
-
-def is_smooth(name: str) -> bool:
-    """True for what makes activations small for some examples and hardly ever zero: a non-linearity, a gate."""
-    return non_linear(name) or name in PRODUCTS
+def normalises(module: str, inside: Iterable[str]) -> bool:
+    """Whether a module of this name that calls these functions is a norm: it says nothing of whether a neuron fires."""
+    called = set(inside)
+    compares = "norm" in module.lower() or any(is_norm(name) or name in STATISTICS for name in called)
+    return compares and not any(map(non_linear, called))
 
 
 def exact_zero(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actprune.graph.ops import Op
+from actprune.graph.units import Place
 
 
 @dataclass(eq=False)
@@ -18,16 +19,18 @@ class Value:
 
     layout  shape, strides, offset and type
     module  path and call of the innermost module that returned it
-    axes    axes, from the end, at which the units of a layer may lie here: it has that layer's shape
-    early   by such an axis: what an observer made of it when it was new
+    constant  made of the model's own tensors and numbers alone; what reads it does not list it
+    places  where the units of a layer may lie here: it is that layer's output, or was made of it
+    early   by such a place: what an observer made of it when it was new
     """
 
     layout: tuple[Any, ...]
     producer: Node | None
     readers: list[Node] = field(default_factory=list)
     module: tuple[str, int] | None = None
-    axes: frozenset[int] = frozenset()
-    early: dict[int, Any] = field(default_factory=dict)
+    constant: bool = False
+    places: frozenset[Place] = frozenset()
+    early: dict[Place, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,11 +82,15 @@ class Entered:
 
 @dataclass(eq=False)
 class Leaf:
-    """One call of a module of the user's own that has no children: perhaps an activation we do not know."""
+    """One call of a module of the user's own that has no children: perhaps an activation we do not know.
+
+    norm  it is none, since it compares neurons or only scales them (an RMSNorm, a LayerScale of the user's own)
+    """
 
     name: str
     inputs: list[Value]
     output: Value
+    norm: bool
 
 
 @dataclass

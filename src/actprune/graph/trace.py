@@ -20,8 +20,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from actprune.graph.layers import unit_axis
-from actprune.graph.ops import DROPOUTS, RESHAPES, SAME, Op, is_metadata, op_of
+from actprune.graph.ops import DROPOUTS, LINEAR, RESHAPES, SAME, Op, is_metadata, normalises, op_of
 from actprune.graph.record import Entered, Leaf, Node, Record, Value, plain, tensors_in
+from actprune.graph.units import Place, Shape, after
 
 Born = Callable[[Value, Tensor], None]
 """Called with every new value that has a layer's shape, and its tensor."""
@@ -58,6 +59,8 @@ class Recorder(TorchFunctionMode):
         if made or next(tensors_in(out), None) is None:
             node = self._node(op, call, args, kwargs, inputs)
             node.outputs = [self._bind(tensor, node) for tensor in made]
+            for value in node.outputs:
+                value.constant = not inputs
         return out
 
     def start(self) -> None:
@@ -85,8 +88,8 @@ class Recorder(TorchFunctionMode):
         """A Linear or conv has returned. Called with ``inside`` already lowered."""
         node = self._node(Op("layer", "layer", False), 0, (), {}, self._read(tensors_in(inputs)))
         node.layer, node.module, node.nested = name, module, self.inside > 0
-        axes = frozenset([unit_axis(module)] if name in self._wanted else [])
-        node.outputs = [self._bind(tensor, node, axes) for tensor in tensors_in(output)]
+        places = frozenset([Place(unit_axis(module))] if name in self._wanted else [])
+        node.outputs = [self._bind(tensor, node, places) for tensor in tensors_in(output)]
 
     def module_called(self, entered: Entered, output: Any) -> None:
         """Any module has returned: its result is the site of a hook if it was made in there."""
@@ -104,10 +107,11 @@ class Recorder(TorchFunctionMode):
         if value.module is None:
             value.module = (entered.path, entered.call)
         if not type(module).__module__.startswith("torch.nn") and _may_be_an_activation(module):
-            self.record.leaves.append(Leaf(name, inputs, value))
-            axes = value.axes.union(*(each.axes for each in inputs if each.shape == value.shape))
-            if axes != value.axes:  # inside, the units may have lain elsewhere for a while
-                value.axes = axes
+            self.record.leaves.append(Leaf(name, inputs, value, _is_norm(name, self.record.nodes[entered.start :])))
+            # the units may have lain elsewhere inside, where we did not see how
+            places = value.places.union(*(each.places for each in inputs if each.shape == value.shape))
+            if places != value.places:
+                value.places = places
                 self._show(value, output)
 
     def finished(self, output: Any) -> None:
@@ -130,7 +134,7 @@ class Recorder(TorchFunctionMode):
         return node
 
     def _read(self, tensors: Iterable[Tensor]) -> list[Value]:
-        """Values of tensors that are read; parameters and other constants of the model have none."""
+        """Values of tensors that are read; the model's own constants and what is made of them alone have none."""
         found = []
         for tensor in tensors:
             value = self._known(tensor)
@@ -141,7 +145,7 @@ class Recorder(TorchFunctionMode):
                 if value is None:
                     self.record.unseen = len(self.record.nodes)
                     value = self._bind(tensor, None)
-            if value is not None:
+            if value is not None and not value.constant:
                 found.append(value)
         return found
 
@@ -157,10 +161,9 @@ class Recorder(TorchFunctionMode):
                 return value
         return None
 
-    def _bind(self, tensor: Tensor, producer: Node | None, axes: frozenset[int] = frozenset()) -> Value:
+    def _bind(self, tensor: Tensor, producer: Node | None, places: frozenset[Place] = frozenset()) -> Value:
         value = Value(_layout(tensor), producer)
-        inherited = [each.axes for each in producer.inputs if each.shape == value.shape] if producer is not None else []
-        value.axes = axes.union(*inherited)
+        value.places = places if producer is None else places | _inherited(producer, value.shape)
         self._values[id(tensor)] = weakref.ref(tensor), value
         # Autograd functions make new objects on the same memory; where none can be, nothing needs to be noted of it.
         storage = _storage(tensor) if torch.is_grad_enabled() else 0
@@ -171,7 +174,7 @@ class Recorder(TorchFunctionMode):
         return value
 
     def _show(self, value: Value, tensor: Tensor) -> None:
-        if self._born is not None and value.axes and tensor.is_floating_point():
+        if self._born is not None and value.places and tensor.is_floating_point():
             self._born(value, tensor)
 
 
@@ -183,6 +186,19 @@ def _gathers_parameters() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _is_norm(name: str, inside: list[Node]) -> bool:
+    """Whether a module of the user's own, by what it calls, is a norm or a scale and not an activation."""
+    scales = inside and all(len(node.inputs) <= 1 and node.op.name in LINEAR for node in inside)
+    return bool(scales) or normalises(name, (node.op.name for node in inside))
+
+
+def _inherited(node: Node, shape: Shape) -> frozenset[Place]:
+    """Where units may lie in what a node makes, by where they may lie in what it reads."""
+    reads = ((each.shape, place) for each in node.inputs for place in each.places)
+    found = (after(node.op.name, (node.args, node.kwargs), before, shape, place) for before, place in reads)
+    return frozenset(place for place in found if place is not None)
 
 
 def _may_be_an_activation(module: nn.Module) -> bool:

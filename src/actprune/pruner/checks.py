@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from actprune.edit import Method
 from actprune.errors import CheckpointError, RecipeError
 from actprune.pruner.distributed import full
-from actprune.pruner.padding import Mask
+from actprune.pruner.padding import DEFAULT, Mask
 from actprune.state import PruneState
 
 
@@ -51,11 +51,25 @@ def zeros_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 def check_mask(recipe: Method, mask: Mask) -> None:
-    """Raise RecipeError for a way to tell padding that would be forgotten."""
-    if callable(mask) and recipe.collects_again:
+    """Raise RecipeError for a way to tell padding that would be forgotten, or that says the opposite."""
+    if mask != DEFAULT and recipe.collects_again:
         raise RecipeError(
-            f"{recipe.name} collects evidence again on the batches, and does not keep the function mask=; send the "
-            "mask to the model as attention_mask, or leave padding out of the batches"
+            f"{recipe.name} collects evidence again on the batches, and does not keep the function or name mask=; send "
+            "the mask to the model as attention_mask, or leave padding out of the batches, and leave mask= out"
+        )
+    if isinstance(mask, str) and mask.endswith("key_padding_mask"):
+        raise RecipeError(
+            f"mask={mask!r}: PyTorch's key_padding_mask is True where a token is padding, and True is a real token "
+            f"here; give mask=lambda args, kwargs: ~kwargs[{mask!r}]"
+        )
+
+
+def check_mask_grads(recipe: Method, *, looks: bool, learns: bool) -> None:
+    """Raise RecipeError where gradients of pruned weights may not be zeroed. looks, learns: at or by gradients."""
+    if recipe.regrow == "dense" or learns or (looks and not getattr(recipe, "monotone", False)):
+        raise RecipeError(
+            "mask_grads=True would zero the gradients of pruned weights, which this recipe looks at or trains by; "
+            "leave it out"
         )
 
 

@@ -17,7 +17,7 @@ from actprune.nodes import Graph, Site
 from actprune.pruner.inputs import copied, examples_in, two_examples
 from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
-from actprune.pruner.sites import CHECK, COUNT, Arena, Early, Sink, SiteHooks, Switch
+from actprune.pruner.sites import CHECK, COUNT, Arena, Early, Sink, SiteHooks, Switch, of_all_parts
 from actprune.state import PruneState
 from actprune.types import Evidence, Sums
 
@@ -154,7 +154,7 @@ class Collector:
 
     # ---- counting while training -----------------------------------------------------------------------------------
 
-    def start_live(self, every: int = 1) -> None:
+    def start_live(self, every: int = 1, mask: Mask = DEFAULT) -> None:
         """Count on each ``every``-th training forward (model in training mode) from now on.
 
         Training results do not change by a bit. The first forward is traced. NaN and Inf are looked for on every 64th
@@ -174,7 +174,7 @@ class Collector:
             rarely=every > 1,
             traced=lambda: self._live_traced(live),
         )
-        self._live = live
+        self._live, live.mask = live, mask
         live.open()
 
     def stop_live(self) -> None:
@@ -372,8 +372,7 @@ class Session:
         if self._keep_inputs:
             self.inputs.append(copied((args, kwargs)))
         self._was_failed, self.failed = self.failed, self._thorough
-        check = self._thorough or self.batches % CHECK_EVERY == 0
-        self._switch.level = CHECK if check else COUNT
+        self._switch.level = CHECK if self._thorough or self.batches % CHECK_EVERY == 0 else COUNT
         self._inputs = (args, kwargs) if self._hooks is None else ()
         if self._hooks is not None:
             self._hooks.begin(self._switch.level)
@@ -420,8 +419,8 @@ class Session:
     def _born(self, value: Value, tensor: Tensor) -> None:
         """A value that may be a site, while it is there: whose it is will be known when the forward is over."""
         outputs = [each for each in self._evidence if each.sees == "output"]
-        for axis in value.axes - value.early.keys():
-            value.early[axis] = Early.of(outputs, tensor, axis, self._switch)
+        for place in value.places - value.early.keys():
+            value.early[place] = Early.of(outputs, of_all_parts(tensor, *place), place.axis, self._switch)
 
     def _called(self, name: str, layer: nn.Module, inputs: Any) -> None:
         """A layer of a traced forward: what it has received."""
@@ -436,7 +435,7 @@ class Session:
         for path in self._tracer.paths():
             sink = self.sinks[path.call.layer or ""]
             if sink.outputs:
-                sink.take(path.site.early[unit_axis(path.call.module)])
+                sink.take(path.site.early[path.place])
         for name, found in self._received:
             for each, _ in self.sinks[name].inputs:
                 self.sinks[name].take_of(each, found[each])

@@ -17,7 +17,7 @@ from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
 from actprune.errors import ObservationError, RecipeError
 from actprune.graph import Hook
 from actprune.pruner import optimizers as opt
-from actprune.pruner.checks import check_fits, check_fraction, check_mask, refuse, zeros_of
+from actprune.pruner.checks import check_fits, check_fraction, check_mask, check_mask_grads, refuse, zeros_of
 from actprune.pruner.collector import Collector
 from actprune.pruner.distributed import local, sharded
 from actprune.pruner.gradients import collected, present
@@ -74,6 +74,7 @@ class Pruner:
             self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again
         )
         self._holder = Holder(self._prunable.parameters, self.state, recipe.regrow)
+        self._live_mask: Mask = DEFAULT
         self._copies: list[PrunableModel] = []
         self._handles: dict[Optimizer, list[Any]] = {}
         self._counted: Optimizer | None = None  # whose steps are counted
@@ -99,7 +100,8 @@ class Pruner:
         training flags and RNG as before afterwards.
 
         mask  which tokens are real, for padding is no example: the name of the argument (or key of the batch) that says
-              it, ``(B, T)``, non-zero = real; or a function of ``(args, kwargs)`` that returns this; None: all are
+              it, ``(B, T)``, non-zero = real; or a function of ``(args, kwargs)`` that returns this; None: all are.
+              ``decoder_attention_mask`` is respected, too. What is neither of (B, T) nor (T, B) tokens counts whole
 
         Raises ObservationError for no data, unreached layers, NaN/Inf, or activations that are never exactly zero.
         """
@@ -203,12 +205,15 @@ class Pruner:
 
     # ---- training --------------------------------------------------------------------------------------------------
 
-    def attach(self, *optimizers: Optimizer, copies: tuple[nn.Module, ...] = (), mask_grads: bool = False) -> Self:
+    def attach(
+        self, *optimizers: Optimizer, copies: tuple[nn.Module, ...] = (), mask_grads: bool = False, mask: Mask = DEFAULT
+    ) -> Self:
         """Hold the zeros after every step of these optimizers; count steps (of the first) and training batches.
 
         copies      EMA models: they are zeroed as well, what their own dead neurons send moves into their biases, and
                     what a recipe puts into the model (rewound or updated weights) is put into them
         mask_grads  also zero dead gradients, before any norm clipping
+        mask        which tokens of training batches are real, as for ``observe``
 
         An optimizer attached later is counted instead of the first when it trains the same parameters (a new one for
         the next phase); the old one is then let go. A step that a gradient scaler skips is none. An optimizer may step
@@ -216,12 +221,11 @@ class Pruner:
         """
         if not optimizers:
             raise RecipeError("attach() needs at least one optimizer; without one use enforce() after each update")
-        looks = self._kinds.training_gradient and not getattr(self.recipe, "monotone", False)
-        if mask_grads and (self.recipe.regrow == "dense" or looks or any(self._learner.learnt.values())):
-            raise RecipeError(
-                "mask_grads=True would zero the gradients of pruned weights, which this recipe looks at or trains by; "
-                "leave it out"
-            )
+        if mask_grads:
+            learns = any(self._learner.learnt.values())
+            check_mask_grads(self.recipe, looks=self._kinds.training_gradient, learns=learns)
+        check_mask(self.recipe, mask)
+        self._live_mask = mask
         found = [opt.followed(optimizer) for optimizer in optimizers]
         others = [self._prunable.of_copy(copy) for copy in copies]
         if opt.takes_over(found[0], self._counted, self.model):
@@ -270,7 +274,7 @@ class Pruner:
         """Count on training batches, where the recipe wants that and an optimizer is attached."""
         wanted = self.recipe.count_on == "train" and not self.finished and bool(self._handles)
         if wanted and not self._collector.live:
-            self._collector.start_live(self.recipe.count_every)
+            self._collector.start_live(self.recipe.count_every, self._live_mask)
 
     def _notice_replaced(self, model: nn.Module, *_: Any) -> None:
         """Before a training forward: the user may have put other parameters in place of those that optimizers train.

@@ -16,7 +16,7 @@ from actprune.errors import ObservationError
 from actprune.evidence import SHARED, Accumulator, OfActivations, Scratch, rows_of
 from actprune.graph import Hook, named_layers, op_of, own_modules, unit_axis
 from actprune.nodes import Graph, Site
-from actprune.pruner.padding import without_padding
+from actprune.pruner.padding import Real, without_padding
 from actprune.types import Sums
 
 OFF, COUNT, CHECK = range(3)
@@ -53,7 +53,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.level = OFF
-        self.real: Tensor | None = None
+        self.real: Real | None = None
         self.arena = Arena()
         self.scratch = Scratch()
 
@@ -87,6 +87,11 @@ class Early:
 def unsound(values: Tensor) -> Tensor:
     """0, or NaN where there is a NaN or Inf; read at the end: no synchronisation per batch."""
     return values.detach().sum(dtype=torch.float64).mul_(0)
+
+
+def of_all_parts(values: Tensor, axis: int, parts: int) -> Tensor:
+    """One entry for every unit of a layer whose equal parts share them."""
+    return values if parts == 1 else torch.cat([values.detach()] * parts, axis)
 
 
 class Sink:
@@ -256,7 +261,7 @@ class SiteHooks:
     def _module_hook(self, sites: list[Site], calls: int | None, sinks: Mapping[str, Sink]) -> Hook:
         first = sites[0]
         if len(sites) == calls and all(site.layer == first.layer for site in sites):
-            return _Every(sinks[first.layer].output, first.axis, self._switch)
+            return _Every(_adder(first, sinks), first.axis, self._switch)
         numbered = _Numbered(_table(sites, sinks), self._switch)
         self._numbered.append(numbered)
         return numbered
@@ -264,6 +269,11 @@ class SiteHooks:
 
 Add = Callable[[Tensor, int], None]
 Table = dict[int, list[tuple[Add, int]]]
+
+
+def _adder(site: Site, sinks: Mapping[str, Sink]) -> Add:
+    output, parts = sinks[site.layer].output, site.parts
+    return output if parts == 1 else lambda values, axis: output(of_all_parts(values, axis, parts), axis)
 
 
 def _grouped(sites: Iterable[Site], kind: str) -> dict[str, list[Site]]:
@@ -278,7 +288,7 @@ def _table(sites: Iterable[Site], sinks: Mapping[str, Sink]) -> Table:
     """Which call counts for which layers (a residual sum ends the way of several)."""
     table: Table = {}
     for site in sites:
-        table.setdefault(site.call, []).append((sinks[site.layer].output, site.axis))
+        table.setdefault(site.call, []).append((_adder(site, sinks), site.axis))
     return table
 
 
