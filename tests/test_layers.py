@@ -12,6 +12,7 @@ LAYER = {
     "errors": 0, "types": 0, "scopes": 0, "nodes": 0, "state": 0, "atomic": 0,
     "evidence": 1, "criteria": 1, "rank": 1, "schedules": 1, "penalties": 1, "analysis": 1,
     "edit": 2, "accounting": 2, "ranked": 2, "repair": 2, "graph": 2, "recipes": 2, "program": 2,
+    "structure": 2, "coupled": 2,
     "methods": 3, "pruner": 3,
     "compact": 4, "artifact": 4, "lowrank": 4, "runtime": 4,
     "lab": 5, "integrations": 5, "testing": 5,

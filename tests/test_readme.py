@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from actprune.testing import small_data, small_net
+from first_call import declare_torchvision
+from support.models import needs
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -32,38 +34,55 @@ def names():
     }
 
 
+FIRST, LOOP, RESNET, SHIPPED, RUN, LOW_RANK, MANY, OWN = range(8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_block(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    space = names()
-    if number == 2:  # goes on where the first one ends
-        exec("import actprune\n" + BLOCKS[0], space)
+    space, code = names(), BLOCKS[number]
+    if number == RESNET:
+        for package in ("timm", "torchvision"):
+            needs(package)
+        declare_torchvision()
+        code = "import timm\n" + code.replace("224, 224", "64, 64")
+    if number == SHIPPED:  # goes on where the first one ends
+        exec("import actprune\n" + BLOCKS[FIRST], space)
         capsys.readouterr()
-    exec("import actprune\n" + BLOCKS[number], space)
+    exec("import actprune\n" + code, space)
     printed = capsys.readouterr().out
-    if number == 0:
+    if number == FIRST:
         assert "of the prunable weights, target 90.00%" in printed
-    if number == 1:
+    if number == LOOP:
         assert space["pruner"].finished
         again = {**names(), "resuming": True}
         exec("import actprune\n" + BLOCKS[number], again)
         assert again["pruner"].state.pruning_step == 5
         assert again["pruner"].state.step > space["pruner"].state.step
-    if number == 2:
+    if number == RESNET:
+        rows = dict(re.findall(r"^(\w+).* ([0-9.]+)%$", printed, re.MULTILINE))
+        assert float(rows["FLOP"]) == pytest.approx(50, abs=0.2)
+        assert float(rows["parameters"]) < 70
+        pruner, small, x = space["pruner"], space["small"], space["example"]
+        pruner.enforce()
+        with torch.no_grad():
+            assert torch.allclose(small(x), space["model"](x), atol=1e-4)
+    if number == SHIPPED:
         x = space["calibration"][0][0]
         assert torch.allclose(space["again"](x), space["model"](x), atol=1e-4)
         assert torch.allclose(space["fast"](x), space["model"](x), atol=1e-4)
         assert printed.startswith(space["fast"].path)
-    if number == 3:
+    if number == RUN:
         assert float(printed.split()[0]) > 0.85
-    if number == 5:
+    if number == LOW_RANK:
+        assert sum(p.numel() for p in space["small"].parameters()) < sum(p.numel() for p in space["model"].parameters())
+    if number == MANY:
         assert printed.split() == ["synflow", "90%", "rigl", "90%", "sparsegpt", "50%"]
-    if number == 6:
+    if number == OWN:
         assert space["pruner"].state.pruning_step == 3
         assert "removed 80.00% of the prunable weights, target 80.00%" in printed
-    if number == 4:
-        assert sum(p.numel() for p in space["small"].parameters()) < sum(p.numel() for p in space["model"].parameters())
 
 
 def test_the_readme_has_the_examples_this_test_knows():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8

@@ -3,6 +3,7 @@
 from actprune import criteria, evidence, methods, penalties, repair, schedules
 from actprune.artifact import inspect, load, pack, save
 from actprune.compact import Compaction, compact, compaction
+from actprune.coupled import Channel, Head
 from actprune.edit import Edit, Method, Quota, View
 from actprune.errors import ActpruneError
 from actprune.methods import activation, activation_literal, apoz, magnitude, random, snip, wanda
@@ -10,7 +11,7 @@ from actprune.pruner.pruner import Pruner
 from actprune.pruner.report import PruneReport
 from actprune.rank.units import Block, Neuron, Weight
 from actprune.ranked import Grow, Ranked
-from actprune.runtime import accelerate
+from actprune.runtime import accelerate, beside
 from actprune.scopes import NM
 from actprune.state import PruneState
 from actprune.types import Budget, Progress
@@ -22,9 +23,11 @@ __all__ = [
     "ActpruneError",
     "Block",
     "Budget",
+    "Channel",
     "Compaction",
     "Edit",
     "Grow",
+    "Head",
     "Method",
     "Neuron",
     "Progress",
@@ -40,6 +43,7 @@ __all__ = [
     "activation",
     "activation_literal",
     "apoz",
+    "beside",
     "compact",
     "compaction",
     "criteria",

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from actprune.graph import clean_path, named_layers, unhooked, unwrap
+from actprune.graph import clean_path, unhooked, unwrap, weights_of
 
 LARGEST = 5
 """So many of the tensors that were left alone are named in a table; the others are summed up."""
@@ -181,7 +181,7 @@ def account(
 
 def held(root: nn.Module, flop: Mapping[str, int] | None = None) -> Account:
     """An unwrapped network as it stands: what is not zero in its Linear and conv weights is kept. See ``account``."""
-    weights = {name: found[0][1].get_parameter("weight") for name, found in named_layers(root).items()}
+    weights = weights_of(root)
     return account(root, weights, {name: weight != 0 for name, weight in weights.items()}, {}, flop)
 
 
@@ -224,13 +224,21 @@ def dense_flop(root: nn.Module, example: Any, examples: int) -> dict[str, int]:
 
 def _counted(root: nn.Module, example: Any) -> dict[str, int]:
     names = {id(tensor): name for name, _, tensor in _parameters(root)}
-    for name, found in named_layers(root).items():
-        names[id(found[0][1].get_parameter("weight"))] = name
+    for name, weight in weights_of(root).items():
+        names[id(weight)] = name
     args, kwargs = example
     counter = _Counter(root, names)
     with _taken_apart(), torch.no_grad(), counter:
         root(*args, **kwargs)
     return counter.flop
+
+
+def _grouped_mm_flop(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    """Every token by the matrix of its expert."""
+    return 2 * left.shape[0] * left.shape[1] * right.shape[-1]
+
+
+_MORE = {"aten::_grouped_mm": _grouped_mm_flop}  # what torch has no formula of
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -252,7 +260,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run ``func``; count if it multiplies."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
+        formula = _MORE.get(func._overloadpacket._qualified_op_name) or flop_registry.get(func._overloadpacket)
         if formula is not None:
             stores = [item.untyped_storage()._cdata for item in args if isinstance(item, Tensor)]
             name = next((self._names[store] for store in stores if store in self._names), "")

@@ -51,6 +51,8 @@ class Edit(NamedTuple):
     dropout  new dropout rates by module path
     copies   new values of parameters of each copy of the model (EMA), by name (filled in by ``pruning_step``)
     dead     cost of what repairs removed in addition because it was dead (filled in by ``pruning_step``)
+    actual   fraction removed in the budget's terms, where the masks do not say it (units that span layers)
+    notes    sentences for the report
     """
 
     masks: Masks
@@ -59,6 +61,8 @@ class Edit(NamedTuple):
     dropout: Mapping[str, float] = {}
     dead: int = 0
     copies: tuple[Mapping[str, Tensor], ...] = ()
+    actual: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,14 @@ class Source(Protocol):
 
     def fresh(self, seed: int) -> dict[str, Tensor]:
         """All parameters and buffers as the modules would initialise them, seeded."""
+        ...
+
+    def coupling(self) -> Any:
+        """What must go together, as ``coupled.Coupling``; seen in one forward when it is first asked for."""
+        ...
+
+    def masks(self) -> Mapping[str, Tensor]:
+        """Masks in force by parameter name, also of parameters that are no layer's weight."""
         ...
 
 
@@ -150,6 +162,11 @@ class View:
         """What layers receive with these weights in place, ``(2, ..)``: two examples of the first batch."""
         return self.source.inputs(weights, names)
 
+    @property
+    def coupling(self) -> Any:
+        """What must go together (``coupled.Coupling``)."""
+        return self.source.coupling()
+
     def without_masks(self) -> View:
         """The view in which everything competes again."""
         return replace(self, facts=tuple(replace(facts, mask=None) for facts in self.facts))
@@ -176,6 +193,12 @@ class _Plain:
 
     def fresh(self, seed: int) -> dict[str, Tensor]:
         raise ModelError("a view of plain tensors has no model to initialise; take the view from a Pruner")
+
+    def masks(self) -> Mapping[str, Tensor]:
+        return {name: layer.mask for name, layer in self.layers.items() if layer.mask is not None}
+
+    def coupling(self) -> Any:
+        raise ModelError("a view of plain tensors has no model to follow; take the view from a Pruner")
 
 
 @runtime_checkable
@@ -312,13 +335,14 @@ class Method(ABC):
 
 
 def final_fraction(budget: Budget, total_weights: int) -> float:
-    """The fraction to be removed in the end: of the weights, or of the FLOP for kind "flop".
+    """The fraction to be removed in the end: of the weights, or of the FLOP ("flop"), of the coupled channels
+    ("channels"), of the bytes ("bytes": then ``total_weights`` are bytes).
 
     sparsity s -> s; compression c -> 1 - 1/c; parameters p -> 1 - p/total; flop f -> 1 - f; a threshold asks for
     nothing, which is 0. Raises BudgetError when more parameters are to be kept than there are.
     """
     match budget.kind:
-        case "sparsity":
+        case "sparsity" | "channels":
             return budget.value
         case "compression":
             return 1 - 1 / budget.value
@@ -328,7 +352,7 @@ def final_fraction(budget: Budget, total_weights: int) -> float:
             return 0.0
     if budget.value > total_weights:
         raise BudgetError(
-            f"asked to keep {budget.value:.0f} parameters, but there are only {total_weights}; ask for fewer"
+            f"asked to keep {budget.value:.0f} {budget.kind}, but there are only {total_weights}; ask for fewer"
         )
     return 1 - budget.value / total_weights
 
@@ -340,7 +364,7 @@ def pruning_step(method: Method, view: View, quota: Quota, copies: Sequence[View
 
     Raises what they raise, and LayerCollapseError when a layer would be emptied that may not be.
     """
-    if not view.facts:
+    if not view.facts and not getattr(method, "spans", False):
         raise RecipeError("there is no layer to select from; check skip= and include_frozen=")
     if not 0 <= quota.fraction <= 1:
         raise BudgetError(
@@ -373,11 +397,16 @@ def price(budget: Budget, facts: LayerFacts) -> int:
 
 
 def _check_masks(method: Method, view: View, masks: Masks) -> None:
-    """A method of somebody else's may forget a layer."""
-    if set(masks) != set(view.names):
+    """A method of somebody else's may forget a layer. Where units span layers, other parameters have masks, too."""
+    spans = getattr(method, "spans", False)
+    if spans:
+        masks = {name: masks[name] for name in view.names if name in masks}
+    if set(masks) != set(view.names) and not spans:
         odd = sorted(set(masks) ^ set(view.names))
         raise RecipeError(f"{method.name} returned masks that do not belong to the layers it was shown: {odd}")
     for facts in view.facts:
+        if facts.name not in masks:
+            continue
         mask = masks[facts.name]
         if tuple(mask.shape) != facts.shape or mask.dtype != torch.bool:
             raise RecipeError(

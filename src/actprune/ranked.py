@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actprune.coupled import Channel, choose
 from actprune.edit import Edit, Masks, Method, Quota, View, price
 from actprune.errors import RecipeError, one_of
 from actprune.evidence import Gradient
@@ -28,9 +29,10 @@ from actprune.rank.candidates import UnitScores
 from actprune.rank.rows import require_multiple
 from actprune.rank.selection import Rules, Selection
 from actprune.rank.threshold import Scored, lowest
-from actprune.rank.units import Weight
+from actprune.rank.units import Neuron, Weight
 from actprune.scopes import ALLOCATIONS, NM, SCOPES, Allocation, Densities, Scope
-from actprune.types import Criterion, Evidence, Progress, Unit
+from actprune.structure import Slices
+from actprune.types import Criterion, Evidence, Layer, Progress, Unit
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Ranked(Method):
     def edit(self, view: View, quota: Quota) -> Edit:
         """Masks; with ``grow`` also what grew."""
         _check_layers(self, view)
+        if isinstance(self.unit, Channel):
+            return self._coupled(view, quota, self.unit)
         first = self.first is not None and view.progress.pruning_step == 0
         criterion = fitted(self.first if first and self.first else self.criterion, view)
         for done in range(1, self.rounds):
@@ -136,6 +140,37 @@ class Ranked(Method):
         if self.grow is None or view.progress.pruning_step == 0:
             return Edit(self._masks(view, criterion, quota))
         return self._exchange(view, self._masks(view, criterion, quota), criterion, self.grow)
+
+    @property
+    def spans(self) -> bool:
+        """Whether its units span layers, so that other parameters than the layers' weights have masks as well."""
+        return isinstance(self.unit, Channel)
+
+    def _coupled(self, view: View, quota: Quota, unit: Channel) -> Edit:
+        """Coupled groups: each layer's scores are one per row."""
+        criterion = fitted(self.criterion, view)
+        of_scales = getattr(criterion, "reads_scales", False)
+
+        def lines(slices: Slices) -> Tensor | None:
+            if slices.scale or of_scales:
+                layer = Layer(slices.name, view.tensor(slices.name), seed=self.seed, progress=view.progress)
+                return criterion.score(layer) if slices.scale and of_scales else None
+            if slices.axis == 0 and slices.name in view.names:
+                layer = view.layer(slices.name)
+            else:
+                weight = view.tensor(slices.name)
+                if criterion.needs or weight.dim() < 2:  # nobody has looked at it
+                    return None
+                layer = Layer(slices.name, weight.movedim(slices.axis, 0), seed=self.seed, progress=view.progress)
+            return Neuron().scores(criterion.score(layer).detach().contiguous())
+
+        chosen = choose(
+            unit, view.coupling, lines, view.source.masks(), quota.budget, quota.fraction,
+            scope="global" if self.scope == "global" else "layer", keep_at_least=max(self.keep_at_least, 1),
+            seed=self.seed,
+        )  # fmt: skip
+        blank = {facts.name: view.coupling.blank(facts.name) for facts in view.facts if facts.name not in chosen.masks}
+        return Edit({**blank, **chosen.masks}, actual=chosen.actual, notes=chosen.notes)
 
     def _masks(self, view: View, criterion: Criterion, quota: Quota) -> Masks:
         """The masks that the ranking chooses; what is dead under them is still there, but counted if it counts."""
@@ -236,8 +271,49 @@ def _with_dead_inside(selection: Selection, target: int, closure: Callable[[Mask
     return best
 
 
+_COUPLED_BUDGETS = ("channels", "bytes")
+
+
+def _refuse_coupled_misfits(recipe: Ranked) -> None:
+    """Slots that a unit which spans layers cannot be combined with, and budgets that need one."""
+    if not recipe.spans:
+        if getattr(recipe.criterion, "reads_scales", False):
+            raise RecipeError(
+                f"{type(recipe.criterion).__name__} scores the scales of norms, which belong to no weight; use "
+                f"unit=Channel(), found unit={recipe.unit!r}"
+            )
+        if recipe.budget.kind in _COUPLED_BUDGETS:
+            raise RecipeError(
+                f"Budget.{recipe.budget.kind} counts what is really removed, which single weights and neurons are not; "
+                "use unit=Channel() or Head(), or Budget.sparsity"
+            )
+        return
+    name = type(recipe.unit).__name__
+    if recipe.scope not in ("global", "layer") or recipe.allocation != "uniform":
+        raise RecipeError(
+            f"unit={name}() ranks groups over all bundles (scope='global') or within each (scope='layer'), with "
+            f"allocation='uniform'; found scope={recipe.scope!r}, allocation={recipe.allocation!r}"
+        )
+    if recipe.budget.kind == "threshold":
+        raise RecipeError(f"unit={name}() needs a budget; found a threshold; use Budget.channels(0.5)")
+    odd = {
+        "rounds": recipe.rounds > 1,
+        "grow": recipe.grow is not None,
+        "first": recipe.first is not None,
+        "regrow": recipe.regrow != "frozen",
+        "remove_dead": bool(recipe.closing),
+        "monotone": not recipe.monotone,
+    }
+    if found := [slot for slot, present in odd.items() if present]:
+        raise RecipeError(
+            f"unit={name}() takes whole groups out, and nothing of them is left to {', '.join(found)}; leave "
+            "these out (remove_dead=False, regrow='frozen')"
+        )
+
+
 def _refuse_misfits(recipe: Ranked) -> None:
     """Slots that contradict one another, or would have no effect."""
+    _refuse_coupled_misfits(recipe)
     if recipe.scope == "row" and not isinstance(recipe.unit, Weight):
         raise RecipeError(
             f"scope 'row' ranks weights within a row, but the unit is {recipe.unit!r}; use scope 'layer' or 'global'"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from actprune import criteria, evidence, penalties, ranked, repair, schedules, scopes, types
+from actprune import coupled, criteria, evidence, penalties, ranked, repair, schedules, scopes, types
 from actprune.errors import RecipeError, unknown_name
 from actprune.rank import units
 
-_MODULES = (types, scopes, units, criteria, evidence, schedules, repair, penalties, ranked)
+_MODULES = (types, scopes, units, coupled, criteria, evidence, schedules, repair, penalties, ranked)
 _CLASSES: dict[str, type[Any]] = {
     name: value
     for module in _MODULES

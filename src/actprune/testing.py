@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from actprune.compact import compact
 from actprune.edit import Method
 from actprune.errors import LayerCollapseError
 from actprune.evidence import Gradient, OfActivations
@@ -57,9 +59,13 @@ def check_round_trips(make: Factory) -> None:
 def check_exact_budget(make: Factory) -> None:
     """Target is actual: exactly for weights, overshooting by less than one unit for neurons and blocks."""
     for sparsity in _sparsities(make):
-        recipe, model = make(sparsity), small_net()
+        recipe = make(sparsity)
+        model = small_net(recipe)
         pruner, report = prune(model, recipe, sparsity)
         masks = pruner.masks
+        if getattr(recipe, "spans", False):
+            _check_really_removed(pruner, report, sparsity)
+            continue
         staged = getattr(recipe, "allocation", None) == "staged"
         if staged:
             first = next(iter(masks.values()))
@@ -78,12 +84,24 @@ def check_exact_budget(make: Factory) -> None:
             assert not model.get_parameter(name)[~mask].any(), f"{name}: pruned weights must be exactly zero"
 
 
+def _check_really_removed(pruner: Pruner, report: PruneReport, sparsity: float) -> None:
+    """Of units that span layers: what the report says is what the compacted network lacks, and at least the target."""
+    recipe, model = pruner.recipe, pruner.model
+    total = sum(parameter.numel() for parameter in model.parameters())
+    left = sum(parameter.numel() for parameter in compact(model, pruner.state).parameters())
+    assert math.isclose(report.actual, 1 - left / total), (
+        f"{recipe.name}: {report.actual} said, {1 - left / total} gone"
+    )
+    most = 2 * _largest_unit(pruner.masks) / total
+    assert sparsity <= report.actual <= sparsity + most, f"{recipe.name}: asked {sparsity}, removed {report.actual}"
+
+
 def check_ties(make: Factory) -> None:
     """Equal weights everywhere: still the exact budget, and the same seed gives the same mask."""
     sparsity = _sparsities(make)[0]
     chosen = []
     for _ in range(2):
-        model = small_net()
+        model = small_net(make(sparsity))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(0.05)
@@ -96,7 +114,7 @@ def check_monotone(make: Factory) -> None:
     recipe = make(0.7)
     if not getattr(recipe, "monotone", True) or _pattern(recipe):
         return
-    model = small_net()
+    model = small_net(recipe)
     pruner, _ = prune(model, recipe, 0.3)
     before = {name: mask.clone() for name, mask in pruner.masks.items()}
     observe(pruner, model)
@@ -107,8 +125,9 @@ def check_monotone(make: Factory) -> None:
 
 def check_emptied_layer(make: Factory) -> None:
     """A layer of zeros is pruned like any other or refused as a collapse; nothing becomes NaN."""
-    sparsity, model = _sparsities(make)[0], small_net()
+    sparsity = _sparsities(make)[0]
     recipe = make(sparsity)
+    model = small_net(recipe)
     with torch.no_grad():
         model.get_parameter("2.weight").zero_()
     try:
@@ -122,7 +141,7 @@ def check_dtypes(make: Factory) -> None:
     """bf16, fp16 and fp64 work; parameters stay the same objects with the same dtype and device."""
     sparsity = _sparsities(make)[0]
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        model = small_net().to(dtype)
+        model = small_net(make(sparsity)).to(dtype)
         before = {name: (parameter, parameter.dtype, parameter.device) for name, parameter in model.named_parameters()}
         pruner, report = prune(model, make(sparsity), sparsity)
         assert report.actual > 0, f"{dtype}: nothing was pruned"
@@ -135,12 +154,13 @@ def check_dtypes(make: Factory) -> None:
 def check_resume(make: Factory) -> None:
     """Saving after one pruning and going on in a new process gives the masks of an uninterrupted run."""
     first, second = (_sparsities(make) * 2)[:2]
-    recipe, model = make(second), small_net()
+    recipe = make(second)
+    model = small_net(recipe)
     whole, _ = prune(model, recipe, first)
     stored, weights = whole.state_dict(), copy.deepcopy(model.state_dict())
     observe(whole, model)
     whole.prune(second)
-    again = small_net()
+    again = small_net(recipe)
     again.load_state_dict(weights)
     resumed = Pruner(again, recipe, sharing_elsewhere=True)
     resumed.load_state_dict(stored)
@@ -156,10 +176,10 @@ def check_ranks(make: Factory) -> None:
     sparsity = _sparsities(make)[0]
     recipe = make(sparsity)
     inputs, labels = small_data()
-    whole, _ = prune(small_net(), recipe, sparsity)
+    whole, _ = prune(small_net(recipe), recipe, sparsity)
     halves = []
     for part in (slice(0, 40), slice(40, None)):
-        half = Pruner(model := small_net(), recipe, sharing_elsewhere=True)
+        half = Pruner(model := small_net(recipe), recipe, sharing_elsewhere=True)
         observe(half, model, (inputs[part], labels[part]))
         halves.append(half)
     left, right = halves
@@ -175,8 +195,9 @@ def check_ranks(make: Factory) -> None:
 
 def check_steps(make: Factory) -> None:
     """Three pruning steps that ``optimizer.step()`` triggers: all of them happen, the last meets the budget."""
-    sparsity, model = _sparsities(make)[-1], small_net()
+    sparsity = _sparsities(make)[-1]
     recipe = make(sparsity)
+    model = small_net(recipe)
     schedule = Every(1, 2) if _pattern(recipe) else Cubic(0, 3, 1)
     recipe = dataclasses.replace(recipe, schedule=schedule)
     pruner = Pruner(model, recipe, example=small_data()[0][:2], sharing_elsewhere=True)
@@ -217,15 +238,25 @@ CHECKS: tuple[Callable[[Factory], None], ...] = (
 )
 
 
-def small_net() -> nn.Sequential:
-    """A seeded 32-24-16-8-4 ReLU net; its weights are named 0.weight, 2.weight, 4.weight, 6.weight."""
+def small_net(recipe: Method | None = None) -> nn.Sequential:
+    """A seeded 32-24-16-8-4 ReLU net; its weights are named 0.weight, 2.weight, 4.weight, 6.weight.
+
+    For a recipe that scores the scales of norms there is one behind each hidden layer.
+    """
+    normed = getattr(getattr(recipe, "criterion", None), "reads_scales", False)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         widths = (32, 24, 16, 8, 4)
-        layers: list[nn.Module] = []
-        for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+        layers: dict[str, nn.Module] = {}
+        for place, (width, following) in enumerate(pairwise(widths)):
+            layers[f"{2 * place}"] = nn.Linear(width, following)
+            if place == len(widths) - 2:
+                break
+            if normed:
+                layers[f"norm{place}"] = norm = nn.BatchNorm1d(following)
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+            layers[f"{2 * place + 1}"] = nn.ReLU()
+        return nn.Sequential(OrderedDict(layers))
 
 
 def small_data() -> Data:

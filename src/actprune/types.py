@@ -126,6 +126,8 @@ _BUDGETS = {
     "compression": (1.0, math.inf, "weights before / after, at least 1"),
     "parameters": (1, math.inf, "a number of weights, at least 1"),
     "flop": (0.0, 1.0, "a fraction 0 < f <= 1 of the dense FLOP"),
+    "channels": (0.0, 1.0, "a share 0 <= s < 1 of the coupled channels, such as 0.5"),
+    "bytes": (1, math.inf, "a number of bytes, at least 1"),
     "threshold": (-math.inf, math.inf, "a finite number"),
 }
 
@@ -138,7 +140,7 @@ class Budget:
     alone (the founding article counts its unpruned output layer in the denominator).
     """
 
-    kind: Literal["sparsity", "compression", "parameters", "flop", "threshold"]
+    kind: Literal["sparsity", "compression", "parameters", "flop", "channels", "bytes", "threshold"]
     value: float
     of: Literal["prunable", "all"] = "prunable"
 
@@ -148,7 +150,7 @@ class Budget:
         low, high, word = _BUDGETS[self.kind]
         ok = (
             low <= self.value <= high
-            and not (self.kind == "sparsity" and self.value == 1)
+            and not (self.kind in ("sparsity", "channels") and self.value == 1)
             and not math.isnan(self.value)
         )
         if not ok or math.isinf(self.value) or (self.kind == "flop" and self.value == 0):
@@ -173,6 +175,16 @@ class Budget:
     def flop(cls, kept: float, of: Literal["prunable", "all"] = "prunable") -> Budget:
         """Fraction of the dense FLOP kept, 0 < kept <= 1 (2 FLOP per weight and output position)."""
         return cls("flop", kept, of)
+
+    @classmethod
+    def channels(cls, removed: float) -> Budget:
+        """Share of the coupled channels to be removed, 0 <= removed < 1 (unit=Channel() or Head() only)."""
+        return cls("channels", removed)
+
+    @classmethod
+    def bytes(cls, kept: int) -> Budget:
+        """Bytes of parameters and buffers that the compacted network may hold (unit=Channel() or Head() only)."""
+        return cls("bytes", kept)
 
     @classmethod
     def threshold(cls, value: float) -> Budget:

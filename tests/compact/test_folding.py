@@ -81,7 +81,7 @@ def test_through_pooling_and_a_convolution(pool):
     ("padding", "pool", "why"),
     [
         (1, nn.Identity(), "a constant through zero padding"),
-        ("same", nn.Identity(), "a constant through zero padding"),
+        ("same", nn.Identity(), "not the same at every position"),
         (0, nn.AvgPool2d(3, 1, 1), "not the same at every position"),
         (0, nn.ZeroPad2d(1), "not the same at every position"),
     ],

@@ -1,13 +1,9 @@
-"""Coupled channels as an independent library finds them, against the classes that compaction forms."""
+"""Coupled channels as an independent library finds them, against those of the structure."""
 
 import pytest
-import torch
 from torch import nn
 
-from actprune.compact.classes import EXTERNAL, PINNED
-from actprune.compact.flow import follow, unknown
-from actprune.compact.rules import RULES
-from actprune.program import export
+from actprune.structure import Structure
 from support.nets import NETS
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -36,14 +32,13 @@ def oracle_groups(model, net):
 
 
 def own_groups(model, net):
-    program = export(model, net.inputs()).double()
-    flow = follow(program, program.bound(net.inputs(2, dtype=torch.float64), {}), RULES, unknown)
     found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LAYERS) and name != "fc":
-            for channel, root in enumerate(flow.classes.roots(flow.axes[f"{name}.weight"][0]).tolist()):
-                assert root not in (PINNED, EXTERNAL)
-                found.setdefault(root, set()).add((name, channel))
+    layers = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    for number, bundle in enumerate(Structure(model, net.inputs(), {}).bundles()):
+        for slices in bundle.slices:
+            if slices.axis == 0 and slices.name in layers:
+                for index, group in zip(slices.index.tolist(), slices.group.tolist(), strict=True):
+                    found.setdefault((number, group), set()).add((slices.name.removesuffix(".weight"), index))
     return {frozenset(members) for members in found.values()}
 
 

@@ -105,11 +105,9 @@ def test_a_dead_head_goes_where_the_view_can_be_rewritten(name):
     found = shapes(graph.model)
     assert [found[f"attend.{one}.weight"] for one in "qkv"] == [(12, 16)] * 3
     assert found["attend.o.weight"] == (16, 12)
-    views = [step.args[1] for step in graph.model.steps if step.op == "reshape" and len(step.args[1]) == 4]
-    assert [view[2:] for view in views] == [[3, 4]] * 3
     module = compacted(name, model, dead_head(model), "module")
-    assert shapes(module.model) == shapes(model)
-    assert "form='graph' rewrites such sizes" in str(module.report)
+    assert shapes(module.model) == found
+    assert "attend: " in str(module.report)  # an attribute, or sizes rewritten on the fly
 
 
 def test_part_of_a_head_stays():
@@ -139,11 +137,10 @@ def test_a_view_with_a_number_in_it():
     model = NETS["fixed view"].make()
     masks = dead_rows(model, {"conv1.weight": [0], "conv2.weight": range(10), "fc1.weight": [5]})
     module, graph = (compacted("fixed view", model, masks, form) for form in ("module", "graph"))
-    assert shapes(module.model)["conv2.weight"] == (50, 7, 5, 5)
-    assert shapes(module.model)["fc1.weight"] == (23, 800)
-    assert shapes(graph.model)["conv2.weight"] == (40, 7, 5, 5)
-    assert shapes(graph.model)["fc1.weight"] == (23, 640)
-    assert "10 dead units stay, because a reshape to a fixed size" in str(module.report)
+    for result in (module, graph):
+        assert shapes(result.model)["conv2.weight"] == (40, 7, 5, 5)
+        assert shapes(result.model)["fc1.weight"] == (23, 640)
+    assert "the model: sizes in its code are rewritten on the fly" in str(module.report)
 
 
 def test_padded_shortcut_channels():
@@ -154,7 +151,7 @@ def test_padded_shortcut_channels():
     graph = compacted("padded shortcut", model, masks, "graph")
     assert shapes(graph.model)["conv2.weight"] == (10, 12, 3, 3)
     assert [step.args[1] for step in graph.model.steps if step.op == "pad"] == [[0, 0, 0, 0, 2, 2]]
-    assert shapes(compacted("padded shortcut", model, masks).model)["conv2.weight"] == (12, 12, 3, 3)
+    assert shapes(compacted("padded shortcut", model, masks).model)["conv2.weight"] == (10, 12, 3, 3)
 
 
 def test_groups_keep_equal_widths():

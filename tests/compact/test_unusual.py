@@ -95,7 +95,7 @@ def test_statistics_of_the_batch_make_a_constant_border_vary():
         return F.batch_norm(F.pad(h, (1, 1, 1, 1)), None, None, training=True)[:, :, 0].flatten(1)
 
     model = Between(norm, 32, nn.Conv2d(2, 4, 1))
-    assert compacted(model, IMAGE, [1], "graph")["first.weight"] == (3, 2, 1, 1)
+    assert compacted(model, IMAGE, [1], "graph")["first.weight"] == (4, 2, 1, 1)
 
 
 @pytest.mark.parametrize("form", FORMS)

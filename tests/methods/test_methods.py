@@ -10,11 +10,14 @@ from torch import nn
 
 import actprune
 from actprune import methods, recipes
+from actprune.coupled import Channel
 from actprune.errors import RecipeError
 from actprune.rank.units import Block, Neuron
 from actprune.schedules import AccuracyTriggered
 from actprune.scopes import NM
 from actprune.testing import CHECKS, check_method, prune, small_net
+
+UNIT_IS_CHOSEN = ("magnitude", "random", "taylor", "wanda")
 
 VARIANTS = {
     **{name: method for name, method in methods.REGISTRY.items() if "sparsity" in inspect.signature(method).parameters},
@@ -30,6 +33,8 @@ VARIANTS = {
     "magnitude, blocks": partial(methods.magnitude, unit=Block(2, 4)),
     "magnitude, 2:4": partial(methods.magnitude, scope=NM(2, 4)),
     "wanda, 2:4": partial(methods.wanda, scope=NM(2, 4)),
+    "activation, coupled": partial(methods.activation, unit=Channel()),
+    **{f"{name}, coupled": partial(methods.REGISTRY[name], unit=Channel()) for name in UNIT_IS_CHOSEN},
 }
 
 
@@ -173,7 +178,7 @@ def test_a_criterion_of_ones_own_can_be_stored_once_registered():
 def test_what_an_error_advises_is_an_option_of_every_method(name):
     """``activation_literal`` is the method with nothing in its way: there a layer may be emptied."""
     options = inspect.signature(methods.REGISTRY[name]).parameters
-    assert "allow_collapse" in options
+    assert "allow_collapse" in options or isinstance(options["unit"].default, Channel)  # one of each is always left
     assert "keep_at_least" in options or name == "sparsegpt"  # it removes the same share of every layer
 
 

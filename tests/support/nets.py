@@ -157,3 +157,12 @@ NETS = {
     "normed mlp": Net(normed_mlp, ((20,),)),
     "no bias": Net(lambda: mlp(12, 20, 16, 4, bias=False), ((12,),)),
 }
+
+
+def normed(shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A small residual network whose norms have scales of many sizes."""
+    model = resnet20(shape, classes, width=4)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.2, 1.5)
+    return model

@@ -1,17 +1,20 @@
-"""L4: carry out a plan: tensors without what goes, as a small program or inside a copy of the user's own model."""
+"""L4: carry out a plan: tensors without what goes, inside a copy of the user's own model."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from actprune.compact.attention import widen
 from actprune.compact.gathered import GatheredLinear
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError, ModelError
-from actprune.program import Program, Ref, Step, first_names
+from actprune.program import first_names
+from actprune.structure import tensors_of
 
 
 def sliced(tensor: Tensor, kept: list[Tensor | None]) -> Tensor:
@@ -23,21 +26,22 @@ def sliced(tensor: Tensor, kept: list[Tensor | None]) -> Tensor:
 
 
 def small_tensors(plan: Plan, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor of the small network, with the dtype, device and trainability of ``like`` (by name).
+    """Every tensor of the small network, with the trainability of ``like`` (by name).
 
     New ones: biases that had to be made, and ``<layer>.columns``, the inputs that a first layer still reads.
     """
     found: dict[str, Tensor] = {}
-    for name, tensor in plan.masked.tensors().items():
+    for name, tensor in plan.tensors.items():
         old = like.get(name, tensor)
-        new = sliced(tensor.detach(), plan.keeps.get(name, [])).to(old.dtype).to(_device(like)).contiguous()
+        new = sliced(tensor.detach(), plan.keeps.get(name, [])).contiguous()
+        new = new.clone() if new.data_ptr() == tensor.data_ptr() or new.data_ptr() == old.data_ptr() else new
         found[name] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         if name in plan.biases:
-            found[name] = nn.Parameter(new.to(next(iter(like.values())).dtype))
-    for weight in plan.gathers.values():
+            found[name] = nn.Parameter(new)
+    for weight in plan.gathers:
         kept = plan.keeps[weight][1]
         assert kept is not None
-        found[columns_name(weight)] = torch.nonzero(kept).flatten().to(_device(like))
+        found[columns_name(weight)] = torch.nonzero(kept).flatten().to(found[weight].device)
     return found
 
 
@@ -46,59 +50,114 @@ def columns_name(weight: str) -> str:
     return weight.removesuffix("weight") + "columns"
 
 
-def _device(like: Mapping[str, Tensor]) -> torch.device:
-    return next(iter(like.values())).device
-
-
-def as_program(plan: Plan, tensors: Mapping[str, Tensor]) -> Program:
-    """The small network as a program: sizes rewritten, gathers in front of first layers."""
-    steps: list[Step] = []
-    for index, step in enumerate(plan.steps):
-        if index in plan.gathers:
-            weight = plan.gathers[index]
-            axis = 1 if tensors[weight].dim() > 2 else -1
-            steps.append(Step(f"{step.name}_inputs", "index_select", (step.args[0], axis, Ref(columns_name(weight)))))
-            steps.append(Step(step.name, step.op, (Ref(f"{step.name}_inputs"), *step.args[1:]), step.kwargs))
-        else:
-            steps.append(step)
-    masked = plan.masked
-    return Program(masked.inputs, steps, masked.result, tensors, masked.plain_buffers(), masked.batch)
-
-
 def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of the user's model whose layers hold the small tensors."""
-    small = copy.deepcopy(model)
-    for weight in plan.gathers.values():
+    cut: dict[int, Any] = {id(tensor): tensors[name] for name, tensor in tensors_of(model).items()}
+    small = copy.deepcopy(model, cut)  # so that no tensor is copied whole first
+    for weight in plan.gathers:
         path = weight.removesuffix(".weight")
         _replace(small, path, GatheredLinear.of(small.get_submodule(path), tensors[columns_name(weight)]))
-    names = {name: name for name in tensors} | first_names(model)  # tied tensors have several names
-    for name in [name for name, first in names.items() if first in tensors]:
+    for name in plan.biases:
         path, _, leaf = name.rpartition(".")
-        parent, tensor = small.get_submodule(path), tensors[names[name]]
-        if leaf in parent._parameters:
-            parent._parameters[leaf] = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
-        elif leaf in parent._buffers:
-            parent._buffers[leaf] = tensor
-    for module in small.modules():
+        bias = tensors[name]
+        assert isinstance(bias, nn.Parameter)
+        small.get_submodule(path)._parameters[leaf] = bias
+    for path, module in small.named_modules():
         refit(module)
+        _refit_bare(plan, path, module)
     return small
+
+
+def _refit_bare(plan: Plan, path: str, module: Any) -> None:
+    """A norm without tensors of its own learns its channels from what it is given."""
+    found = plan.fates.found
+    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    if not isinstance(module, kinds) or module._parameters.get("weight") is not None:
+        return
+    for inputs, _ in found.record.calls.get(path, []):
+        channels = plan.fates.shape(found.values[inputs[0]])[1]
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = channels if module.num_groups == module.num_channels else module.num_groups
+            module.num_channels = channels
+        else:
+            module.num_features = channels
 
 
 def refit(module: nn.Module) -> None:
     """Bring the numbers that a standard layer keeps about itself in line with its tensors."""
-    weight = module._parameters.get("weight")
-    if weight is None:
+    for kind, change in _REFITS:
+        if isinstance(module, kind):
+            change(module)
+            return
+
+
+def _linear(module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+    if isinstance(module, GatheredLinear):
+        module.in_features = module.features
+
+
+def _conv(module: Any) -> None:
+    weight = module.weight
+    if module.transposed:
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
         return
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape
-        if isinstance(module, GatheredLinear):
-            module.in_features = module.features
-    elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        if module.groups > 1 and weight.shape[1] == 1 and module.in_channels == module.groups:
-            module.groups = weight.shape[0] // (module.out_channels // module.groups)
-        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-        module.num_features = len(weight)
+    width, each = module.in_channels // module.groups, module.out_channels // module.groups
+    if module.groups > 1 and weight.shape[1] == width and weight.shape[0] != module.out_channels:
+        module.groups = weight.shape[0] // each  # whole groups have gone
+    module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+
+
+def _features(module: Any) -> None:
+    first = next((t for t in (module.weight, module.running_mean) if t is not None), None)
+    if first is not None:
+        module.num_features = len(first)
+
+
+def _layer_norm(module: Any) -> None:
+    if module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def _group_norm(module: Any) -> None:
+    channels = module.num_channels if module.weight is None else len(module.weight)
+    if module.num_groups == module.num_channels:  # each channel for itself
+        module.num_groups = channels
+    module.num_channels = channels
+
+
+def _embedding(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _recurrent(module: Any) -> None:
+    weight = module.weight_hh_l0
+    if not module.proj_size:
+        module.hidden_size = weight.shape[1]
+    module.input_size = module.weight_ih_l0.shape[1]
+    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _cell(module: Any) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+
+
+def _slopes(module: Any) -> None:
+    module.num_parameters = len(module.weight)
+
+
+_REFITS: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+    (nn.Linear, _linear),
+    (nn.modules.conv._ConvNd, _conv),
+    (nn.modules.batchnorm._NormBase, _features),
+    ((nn.LayerNorm, nn.RMSNorm), _layer_norm),
+    (nn.GroupNorm, _group_norm),
+    ((nn.Embedding, nn.EmbeddingBag), _embedding),
+    (nn.MultiheadAttention, widen),
+    (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _cell),
+    (nn.PReLU, _slopes),
+)
 
 
 def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
@@ -107,25 +166,30 @@ def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
 
 
 @torch.no_grad()
-def masked_program(program: Program, masks: Mapping[str, Tensor], model: nn.Module) -> Program:
-    """``program`` of ``model``, its masked weights set to zero.
+def masked_tensors(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters and buffers by their first names, masked weights set to zero; only those are copied.
 
     Raises CompactionError for masks that do not fit, ModelError for NaN and infinite parameters.
     """
-    own, names, tensors = dict(model.state_dict(keep_vars=True)), first_names(model), program.tensors()
+    own, names, tensors = dict(model.state_dict(keep_vars=True)), first_names(model), tensors_of(model)
     for name, mask in masks.items():
         if name not in own or own[name].shape != mask.shape:
             found = tuple(own[name].shape) if name in own else "no such weight"
             raise CompactionError(
                 f"mask {name} is {tuple(mask.shape)}; the model has {found}; give the masks of this model"
             )
-        if names[name] in tensors:  # otherwise the network does not use it
-            tensors[names[name]].masked_fill_(mask.to(tensors[names[name]].device) == 0, 0)
+        tensor = tensors[names[name]]
+        kept = mask.to(tensor.device) != 0
+        if bool(((tensor.detach() != 0) & ~kept).any()):
+            tensors[names[name]] = tensor.detach().masked_fill(~kept, 0)
+    buffers = dict(model.named_buffers())
     for name, tensor in tensors.items():
-        wrong = tensor.isnan() if name in dict(program.named_buffers()) else ~tensor.isfinite()
-        if tensor.is_floating_point() and bool(wrong.any()):
+        if not tensor.is_floating_point() or bool(tensor.detach().sum().isfinite()):
+            continue  # a sum with one of them is none itself
+        wrong = tensor.isnan() if name in buffers else ~tensor.isfinite()
+        if bool(wrong.any()):
             raise ModelError(
                 f"{name} has {int(wrong.sum())} values that are NaN or infinite; nothing can be said of what they "
                 "compute; train again from a checkpoint without them"
             )
-    return program
+    return tensors

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actprune.compact.gathered import GatheredLinear
 from actprune.errors import CompactionError
 from actprune.program import Program, first_names
 
-_STANDARD = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_STANDARD = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """``model``: the user's own, whose copy gets the small tensors; None where a program is made instead.
+    """What is compacted, and what may be done to it.
 
-    ``gather``: inputs may be left out at all.
+    owner   the model: the user's own, or a program
+    gather  inputs may be left out at all
     """
 
-    model: nn.Module | None
+    owner: nn.Module
     gather: bool
 
-    def leaves_inputs_out(self, weight: str) -> bool:
+    @property
+    def model(self) -> nn.Module | None:
+        """The user's own, whose copy gets the small tensors; None for a program."""
+        return None if isinstance(self.owner, Program) else self.owner
+
+    def leaves_inputs_out(self, weight: str | None) -> bool:
         """Whether the layer can be made to read some of its inputs only."""
-        if self.model is None or not self.gather:
-            return self.gather
+        if weight is None or self.model is None or not self.gather:
+            return self.gather and weight is not None
         return type(_layer(self.model, weight)) in (nn.Linear, GatheredLinear)
 
-    def takes_bias(self, program: Program, weight: str) -> bool:
+    def takes_bias(self, tensors: Mapping[str, Tensor], weight: str) -> bool:
         """Whether a layer without bias can be given one."""
-        if not weight.endswith(".weight") or f"{weight.removesuffix('weight')}bias" in program.tensors():
+        if not weight.endswith(".weight") or f"{weight.removesuffix('weight')}bias" in tensors:
             return False
-        if self.model is None:
-            return True
-        tied = [name for name, first in first_names(self.model).items() if first == weight]
-        return isinstance(_layer(self.model, weight), _STANDARD) and len(tied) == 1
+        tied = [name for name, first in first_names(self.owner).items() if first == weight]
+        return isinstance(_layer(self.owner, weight), _STANDARD) and len(tied) == 1
 
-    def follows(self, path: str | None) -> bool:
-        """Whether a step's numbers (of groups) come from a standard layer, and so from the layer's tensors."""
-        return self.model is None or (path is not None and isinstance(_layer(self.model, f"{path}.weight"), _STANDARD))
+    def owns_bias(self, module: str, weight: str, bias: str) -> bool:
+        """Whether the bias is added to what the weight gives: they belong to one module, which is the one that runs."""
+        head = weight.rpartition(".")[0]
+        return head == bias.rpartition(".")[0] and (module == head or isinstance(_layer(self.owner, weight), _STANDARD))
 
 
 def refuse_uncuttable(model: nn.Module) -> None:

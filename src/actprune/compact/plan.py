@@ -1,20 +1,17 @@
-"""L4: what to cut from a masked program, found by repeating until nothing more can go."""
+"""L4: what to cut from a model under its masks, found by repeating until nothing more can go."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from actprune.compact.fates import FIXED, Fates, decide, lines, settle
-from actprune.compact.flow import Reader, follow, unknown
+from actprune.compact.fates import FIXED, Fates, bias_of, constants, decide, settle, used
 from actprune.compact.own import Code
-from actprune.compact.rules import RULES
-from actprune.compact.sizes import StuckError, rewritten
-from actprune.program import Program, Ref, Step
+from actprune.structure import Mixing, Reader, Structure, squared
 
 Keeps = dict[str, list[Tensor | None]]
 
@@ -23,124 +20,138 @@ Keeps = dict[str, list[Tensor | None]]
 class Plan:
     """All that changes.
 
-    masked   the program as it is, float64, with the constants of what goes already folded into biases
     fates    which classes go
+    tensors  parameters and buffers by name, whole, with the constants of what goes already folded into biases
     keeps    tensor name -> for each axis, bool: which indices stay (None: all)
-    steps    the steps for the smaller shapes, without gathers yet
-    gathers  step index -> weight whose first columns leave inputs out
+    gathers  weight whose first columns leave inputs out -> path of its layer
     biases   names of biases that had to be made
+    norms    module path -> what is normalised there over channels of which some go
     """
 
-    masked: Program
     fates: Fates
+    tensors: dict[str, Tensor]
     keeps: Keeps
-    steps: list[Step]
-    gathers: dict[int, str]
+    gathers: dict[str, str]
     biases: frozenset[str]
+    norms: dict[str, Mixing]
 
 
 @torch.no_grad()
-def plan(program: Program, inputs: Mapping[str, Tensor], code: Code, *, round_to: int) -> Plan:
+def plan(
+    structure: Structure,
+    tensors: Mapping[str, Tensor],
+    code: Code,
+    *,
+    round_to: int,
+    fixed: Sequence[Tensor] = (),
+    folds: bool = True,
+    exact: bool = True,
+) -> Plan:
     """Look for dead classes until no more are found: what one removal frees, the next one takes.
 
-    code    what may be rewritten: in the user's own code, sizes and positions must stay as they are
+    tensors  parameters and buffers, masked
+    code     what may be changed in the user's own code
+    fixed    labels that must stay, as no call of that code can be written without them
+    folds    constants may move into biases; False: only what is zero goes
+    exact    norms over channels stay the same function, which takes channels that are zero there
     """
-    work = copy.deepcopy(program).double()
-    doubles = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    first = _plan(structure, tensors, code, round_to, fixed, folds, exact, True)
+    if not first.fates.found.grouped:
+        return first
+    second = _plan(structure, tensors, code, round_to, fixed, folds, exact, False)
+    return min(first, second, key=_left)
+
+
+def _left(plan: Plan) -> int:
+    """Entries that stay."""
+    return sum(
+        math.prod(length if kept is None else int(kept.sum()) for length, kept in zip(
+            plan.tensors[name].shape, axes, strict=True)) for name, axes in plan.keeps.items())  # fmt: skip
+
+
+def _plan(  # noqa: PLR0917  (as ``plan``)
+    structure: Structure, tensors: Mapping[str, Tensor], code: Code, round_to: int, fixed: Sequence[Tensor],
+    folds: bool, exact: bool, whole_groups: bool,
+) -> Plan:  # fmt: skip
+    work = dict(tensors)
     made: set[str] = set()
-    most, fewest = -1, -1
     while True:
-        fates = decide(follow(work, doubles, RULES, unknown), code)
+        found = structure.analysis(work, constants=True, whole_groups=whole_groups)
+        for labels in fixed:
+            found.classes.pin(labels, FIXED)
+        fates = decide(found, squared(found), work, code, folds=folds, exact=exact)
         settle(fates, round_to)
-        steps = _steps(work, fates, code, round_to)
-        found, left = int(fates.gone.sum()), _nonzero(work)
-        if found <= most and left == fewest:
-            return Plan(work, fates, _keeps(fates), steps, _gathers(fates), frozenset(made))
-        most, fewest = max(found, most), left
-        work = _silenced(work, fates, made)
-
-
-def _nonzero(program: Program) -> int:
-    """Weights that are left; biases do not count, for constants move into them."""
-    return sum(int(torch.count_nonzero(tensor)) for tensor in program.tensors().values() if tensor.dim() > 1)
-
-
-def _steps(program: Program, fates: Fates, code: Code, round_to: int) -> list[Step]:
-    """The steps for the smaller shapes; what no step can be written for is brought back."""
-    steps = list(program.steps)
-    again = True
-    while again:
-        again = False
-        for index, step in enumerate(program.steps):
-            try:
-                steps[index] = rewritten(step, fates)
-                own = steps[index] is not step and not code.follows(program.layer_path(index))
-            except StuckError:
-                own = True
-            if own:
-                again |= _keep_around(fates, step)
-        if again:
-            settle(fates, round_to)
-    return steps
-
-
-def _keep_around(fates: Fates, step: Step) -> bool:
-    """Keep whatever goes into a step and comes out of it."""
-    found = [fates.flow.see(ref) for ref in (*step.refs(), Ref(step.name))]
-    seen = [one for item in found for one in (item if isinstance(item, list) else [item]) if hasattr(one, "ids")]
-    return any([fates.keep(one.ids, FIXED) for one in seen])  # noqa: C419  (each must be kept)
+        for name in made:
+            found.axes[name] = [found.axes[name.removesuffix("bias") + "weight"][0]]
+        if not _silenced(work, fates, made):
+            return Plan(fates, work, _keeps(fates), _gathers(fates), frozenset(made), _norms(fates))
 
 
 def _keeps(fates: Fates) -> Keeps:
-    keeps: Keeps = {}
-    for name, axes in fates.flow.axes.items():
-        keeps[name] = [None if ids is None else fates.alive(ids) for ids in axes]
-    for name, ids in fates.flow.elements.items():
-        keeps[name] = list(lines(fates, ids))
-    return keeps
-
-
-def _gathers(fates: Fates) -> dict[int, str]:
     return {
-        reader.step: reader.weight
-        for reader in fates.flow.readers
-        if reader.external and not bool(fates.alive(reader.columns).all())
+        name: [None if labels is None else fates.alive(labels) for labels in axes]
+        for name, axes in fates.found.axes.items()
     }
 
 
-def _silenced(program: Program, fates: Fates, made: set[str]) -> Program:
-    """Constants of what goes are moved into biases, and all its weights set to zero: the same function as before."""
-    tensors = {name: tensor.detach().clone() for name, tensor in program.tensors().items()}
-    steps = list(program.steps)
-    done: set[str] = set()
-    for reader in fates.flow.readers:
-        if reader.slot not in done:  # a bias of two readers takes what they are sent once
-            _fold(tensors, steps, reader, ~fates.alive(reader.columns), made)
-            done.add(reader.slot)
-    for reader in fates.flow.readers:
-        tensors[reader.weight][:, ~fates.alive(reader.columns)] = 0
-    for name, axes in fates.flow.axes.items():
-        rows = axes[0]
-        if rows is not None and tensors[name].is_floating_point() and not name.endswith(".running_var"):
-            tensors[name][~fates.alive(rows)] = 0
-    return Program(program.inputs, steps, program.result, tensors, program.plain_buffers(), program.batch)
+def _gathers(fates: Fates) -> dict[str, str]:
+    return {
+        reader.weight: reader.module
+        for reader in fates.found.readers
+        if reader.bare and reader.weight is not None and not bool(fates.alive(reader.columns).all())
+    }
 
 
-def _fold(tensors: dict[str, Tensor], steps: list[Step], reader: Reader, dead: Tensor, made: set[str]) -> None:
+def _norms(fates: Fates) -> dict[str, Mixing]:
+    return {mixing.module: mixing for mixing in fates.found.mixings if not bool(fates.alive(mixing.labels).all())}
+
+
+def _silenced(work: dict[str, Tensor], fates: Fates, made: set[str]) -> bool:
+    """Constants of what goes are moved into biases, and its weights set to zero: the same function as before.
+
+    True when that has put out a weight which was not zero, so that more may be dead now.
+    """
+    folded: set[str] = set()
+    new: dict[str, Tensor] = {}
+    for reader in fates.found.readers:
+        if reader.weight is not None and reader.weight not in folded:  # of two readers, both are sent the same
+            folded.add(reader.weight)
+            _fold(work, new, reader, ~fates.alive(reader.columns), made)
+    for name in {reader.weight: None for reader in fates.found.readers if reader.weight is not None}:
+        for axis, labels in enumerate(fates.found.axes[name]):
+            dead = None if labels is None else ~fates.alive(labels)
+            if dead is not None and bool((dead & used(work[name], axis)).any()):
+                new[name] = new.get(name, work[name].detach()).clone()
+                new[name].movedim(axis, 0)[dead.to(new[name].device)] = 0
+    weights = [name for name in new if name in work and work[name].dim() > 1]
+    more = any(int(torch.count_nonzero(work[name])) != int(torch.count_nonzero(new[name])) for name in weights)
+    for name, axes in fates.found.axes.items():
+        tensor = new.get(name, work.get(name))
+        if tensor is None or tensor.dim() != 1 or axes[0] is None or not tensor.is_floating_point():
+            continue
+        dead = ~fates.alive(axes[0])
+        if name.endswith("running_var") or not bool((dead & (tensor != 0).cpu()).any()):
+            continue
+        new[name] = tensor.detach().clone()
+        new[name][dead.to(tensor.device)] = 0
+    work.update(new)
+    return more
+
+
+def _fold(work: Mapping[str, Tensor], new: dict[str, Tensor], reader: Reader, dead: Tensor, made: set[str]) -> None:
     """Add what the dead columns send to the bias, which is made where there is none."""
-    weight = tensors[reader.weight]
-    constant = torch.where(dead, reader.constant, 0.0).nan_to_num(0.0)
-    sent = weight.flatten(2).sum(2) @ constant if weight.dim() > 2 else weight @ constant
-    if not bool((sent != 0).any()):
+    assert reader.weight is not None
+    weight = work[reader.weight].detach()
+    sends = dead & used(weight, reader.axis) & (constants(reader) != 0)
+    if reader.only_zero or not bool(sends.any()):
         return
-    step = steps[reader.step]
-    bias = step.arg(2, "bias")
-    if bias is None:
-        name = reader.weight.removesuffix("weight") + "bias"
-        tensors[name] = torch.zeros_like(sent)
+    constant = constants(reader)[sends]
+    columns = weight.movedim(reader.axis, 0)[torch.nonzero(sends).flatten().to(weight.device)]
+    columns = columns.to("cpu", torch.float64).flatten(2).sum(2) if columns.dim() > 2 else columns.cpu().double()
+    sent = constant @ columns
+    name = bias_of(reader)
+    before = new.get(name, work.get(name))
+    if before is None:
         made.add(name)
-        for index, other in enumerate(steps):
-            if len(other.args) > 1 and other.args[1] == Ref(reader.weight) and other.arg(2, "bias") is None:
-                steps[index] = Step(other.name, other.op, (*other.args[:2], Ref(name), *other.args[3:]), other.kwargs)
-        bias = Ref(name)
-    tensors[bias.name] = tensors[bias.name] + sent
+        before = torch.zeros(weight.shape[1 - reader.axis], dtype=weight.dtype, device=weight.device)
+    new[name] = (before.detach().double() + sent.to(before.device)).to(before.dtype)

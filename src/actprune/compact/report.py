@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from actprune.compact.plan import Plan
-from actprune.program import Program
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,28 @@ class CompactReport:
     parameters      numbers in all tensors, before and after
     difference      largest difference from the masked model, relative to the outputs' scale, by dtype
     inputs_read     of how many input features how many are read, where a first layer leaves any out
+    changes         what was changed in the model besides its tensors: norms, sizes in its code
     """
 
     layers: tuple[Layer, ...]
     parameters: tuple[int, int]
     difference: dict[str, float]
     inputs_read: tuple[int, int] | None
+    changes: tuple[str, ...] = ()
+
+    def then(self, second: CompactReport) -> CompactReport:
+        """The report of this compaction and another behind it."""
+        after = {layer.name: layer for layer in second.layers}
+        layers = tuple(
+            replace(layer, after=after[layer.name].after, kept=after[layer.name].kept) if layer.name in after else layer
+            for layer in self.layers
+        )
+        kinds = self.difference.keys() | second.difference.keys()
+        worst = {kind: max(each.difference.get(kind, 0.0) for each in (self, second)) for kind in sorted(kinds)[::-1]}
+        return CompactReport(
+            layers, (self.parameters[0], second.parameters[1]), worst, second.inputs_read or self.inputs_read,
+            (*self.changes, *second.changes),
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -44,6 +59,7 @@ class CompactReport:
             "parameters": self.parameters,
             "difference": self.difference,
             "inputs_read": self.inputs_read,
+            "changes": list(self.changes),
         }
 
     def __str__(self) -> str:
@@ -55,6 +71,7 @@ class CompactReport:
         rows.append(f"parameters {before:,} -> {after:,} ({before / max(after, 1):.1f}x fewer)")
         if self.inputs_read:
             rows.append(f"inputs read: {self.inputs_read[1]} of {self.inputs_read[0]}")
+        rows += self.changes
         rows += [
             f"largest difference from the masked model, {name}: {gap:.1e}" for name, gap in self.difference.items()
         ]
@@ -65,33 +82,34 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(str(length) for length in shape)
 
 
-def report(plan: Plan, masked: Program, tensors: Mapping[str, Tensor], difference: dict[str, float]) -> CompactReport:
-    """Compare the masked program with the small tensors."""
-    before = masked.tensors()
-    weights = dict.fromkeys(reader.weight for reader in plan.fates.flow.readers)
-    weights |= dict.fromkeys(name for name in plan.fates.flow.axes if name in before and before[name].dim() > 1)
+def report(
+    plan: Plan, masked: Mapping[str, Tensor], small: nn.Module, difference: dict[str, float], changes: Sequence[str]
+) -> CompactReport:
+    """Compare the masked tensors with those of the small model."""
+    after = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    weights = dict.fromkeys(reader.weight for reader in plan.fates.found.readers if reader.weight is not None)
+    weights |= dict.fromkeys(name for name in plan.fates.found.axes if name in masked and masked[name].dim() > 1)
     layers = tuple(
         Layer(
             name.removesuffix(".weight"),
-            tuple(before[name].shape),
-            tuple(tensors[name].shape),
-            _kept(plan, name, before[name]),
+            tuple(masked[name].shape),
+            tuple(after[name].shape),
+            _kept(plan, name, plan.tensors[name]),
         )
         for name in weights
+        if name in after
     )
-    total = sum(tensor.numel() for tensor in before.values()), sum(tensor.numel() for tensor in tensors.values())
-    read = next((plan.keeps[weight][1] for weight in plan.gathers.values()), None)
+    total = sum(tensor.numel() for tensor in masked.values()), sum(tensor.numel() for tensor in after.values())
+    read = next((plan.keeps[weight][1] for weight in plan.gathers), None)
     inputs = None if read is None else (len(read), int(read.sum()))
-    return CompactReport(layers, total, difference, inputs)
+    return CompactReport(layers, total, difference, inputs, tuple(changes))
 
 
 def _kept(plan: Plan, name: str, weight: Tensor) -> dict[str, int]:
     """Units without any weight left that are still there, by reason."""
-    kept, axes = plan.keeps.get(name), plan.fates.flow.axes.get(name)
-    if not kept or not axes:  # a tied weight that something else than a layer reads as well: followed one by one
-        return {}
-    rows, ids = kept[0], axes[0]
-    if rows is None or ids is None:
+    rows = plan.keeps[name][0]
+    labels = plan.fates.found.axes[name][0]
+    if rows is None or labels is None:
         return {}
     empty = ~(weight != 0).flatten(1).any(1).cpu() & rows
-    return dict(Counter(plan.fates.why(member) for member in ids[empty].tolist()))
+    return dict(Counter(plan.fates.why(member) for member in labels[empty].tolist()))

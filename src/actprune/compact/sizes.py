@@ -1,154 +1,290 @@
-"""L4: sizes and positions that are written into a program, as they must read once indices are gone."""
+"""L4: sizes and positions that are written into a call, as they must read once indices are gone.
+
+A change holds only what differs, as a ratio where it is a size, so that the call still takes any batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from actprune.compact.fates import Fates, lines
-from actprune.compact.flow import Seen
-from actprune.program import Ref, Step
-from actprune.program.ops import base
+Lines = Sequence[Tensor | None]
 
 
 class StuckError(Exception):
-    """A step cannot be written for the smaller shapes; what it reads has to stay."""
+    """A call cannot be written for the smaller shapes; what it reads has to stay."""
 
 
-Rewrite = Callable[[Step, Fates, Seen, list[Seen]], Step]
+class Written(NamedTuple):
+    """A call: the function's name, and its arguments behind the tensor itself."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
-def rewritten(step: Step, fates: Fates) -> Step:
-    """``step`` for the smaller shapes; the same object where nothing has to change. Raises StuckError."""
-    source = fates.flow.see(step.args[0]) if step.args else None
-    found = fates.flow.values[step.name]
-    results = found if isinstance(found, list) else [found]
-    if not isinstance(source, Seen) or not all(isinstance(one, Seen) for one in results):
-        return step
-    if base(step.op) in ("conv1d", "conv2d"):
-        return _conv(step, fates)
-    change = _REWRITES.get(base(step.op))
-    whole = all(bool(fates.alive(one.ids).all()) for one in (source, *results))
-    return step if change is None or whole else change(step, fates, source, results)
+class Around(NamedTuple):
+    """What a call is made on and gives: shapes as they were, and which indices of each axis stay (None: all)."""
+
+    shape: tuple[int, ...]
+    kept: Lines
+    shapes: tuple[tuple[int, ...], ...]
+    results: tuple[Lines, ...]
+
+    def after(self, number: int = 0) -> list[int]:
+        """Sizes of a result."""
+        return [_count(line, size) for line, size in zip(self.results[number], self.shapes[number], strict=True)]
 
 
-def _sizes(fates: Fates, seen: Seen) -> list[int]:
-    return [int(kept.sum()) for kept in lines(fates, seen.ids)]
+class Edited(Protocol):
+    """What has to change in a call whenever it is made."""
+
+    @property
+    def numbers(self) -> tuple[tuple[int, int], ...]:
+        """Numbers that stood there, and those that stand there now: an attribute may hold them."""
+        ...
+
+    def of(self, call: Written) -> Written:
+        """The call as it has to read."""
+        ...
 
 
-def _reshape(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    sizes = _fitted(list(step.args[1]), list(results[0].ids.shape), _sizes(fates, results[0]))
-    return step if sizes == list(step.args[1]) else Step(step.name, step.op, (step.args[0], sizes), step.kwargs)
+@dataclass(frozen=True)
+class Scaled:
+    """Sizes by place: ``after`` stands where ``before`` stood, and multiples alike."""
+
+    places: tuple[tuple[int, int, int], ...]
+
+    def of(self, call: Written) -> Written:
+        """The call with these sizes changed."""
+        sizes, put = _sizes(call)
+        for place, before, after in self.places:
+            size = sizes[place]
+            if isinstance(size, int) and size != -1 and size * after % before:
+                raise StuckError
+            if not (isinstance(size, int) and size == -1):
+                sizes[place] = size * after // before
+        return put(sizes)
+
+    @property
+    def numbers(self) -> tuple[tuple[int, int], ...]:
+        """Sizes before and after."""
+        return tuple((before, after) for _, before, after in self.places)
 
 
-def _fitted(written: list[object], old: list[int], new: list[int]) -> list[object]:
-    """Sizes as written, with those that change replaced; a computed one becomes -1, which only one of them can be."""
-    fitted: list[object] = []
-    for size, before, after in zip(written, old, new, strict=True):
-        if before == after or size == -1:
-            fitted.append(size)
-        else:
-            fitted.append(-1 if isinstance(size, Ref) else after)
-    if fitted.count(-1) > 1:
+@dataclass(frozen=True)
+class Parts:
+    """Parts of these sizes along an axis."""
+
+    sizes: tuple[int, ...]
+    axis: int
+    numbers: tuple[tuple[int, int], ...]
+
+    def of(self, call: Written) -> Written:
+        """A split into these."""
+        return Written("split", (list(self.sizes), self.axis), {})
+
+
+@dataclass(frozen=True)
+class Items:
+    """Slices and positions by place among the indices."""
+
+    places: tuple[tuple[int, int | tuple[int, int]], ...]
+    numbers: tuple[tuple[int, int], ...]
+
+    def of(self, call: Written) -> Written:
+        """The call with these indices changed."""
+        given = call.args[0]
+        items = list(given) if isinstance(given, tuple) else [given]
+        for place, item in self.places:
+            items[place] = slice(*item) if isinstance(item, tuple) else item
+        return Written(call.name, (tuple(items),), {})
+
+
+@dataclass(frozen=True)
+class Multiplied:
+    """The number that a tensor is multiplied or divided by, times ``ratio``: it is made of a size that has changed."""
+
+    ratio: float
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    def of(self, call: Written) -> Written:
+        """The call with the number of before."""
+        if call.args:
+            return Written(call.name, (call.args[0] * self.ratio, *call.args[1:]), call.kwargs)
+        return Written(call.name, (), {**call.kwargs, "other": call.kwargs["other"] * self.ratio})
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Another call in its place."""
+
+    name: str
+    args: tuple[Any, ...]
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    def of(self, call: Written) -> Written:
+        """The other call, with the keywords of this one that it does not have."""
+        return Written(
+            self.name, self.args, {key: item for key, item in call.kwargs.items() if key in ("mode", "value")}
+        )
+
+
+@dataclass(frozen=True)
+class Chained:
+    """One change behind another, of an earlier compaction."""
+
+    first: Edited
+    second: Edited
+
+    @property
+    def numbers(self) -> tuple[tuple[int, int], ...]:
+        """Of the second."""
+        return self.second.numbers
+
+    def of(self, call: Written) -> Written:
+        """The call with both."""
+        return self.second.of(self.first.of(call))
+
+
+def rewritten(call: Written, before: Written, around: Around) -> Edited:
+    """What has to change for the smaller shapes in a call as the small model makes it.
+
+    before: the call as the large model made it.
+
+    Raises StuckError.
+    """
+    if call.name in _SCALED:
+        return _scaled(call, around)
+    change = _REWRITES.get(call.name)
+    if change is None:
         raise StuckError
-    return fitted
+    return change(before, around)
 
 
-def _unflatten(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    axis, sizes = step.args[1] % source.ids.dim(), list(step.args[2])
-    part = slice(axis, axis + len(sizes))
-    fitted = _fitted(sizes, list(results[0].ids.shape)[part], _sizes(fates, results[0])[part])
-    return step if fitted == sizes else Step(step.name, step.op, (step.args[0], step.args[1], fitted), step.kwargs)
+def _count(line: Tensor | None, size: int) -> int:
+    return size if line is None else int(line.sum())
 
 
-def _split(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    axis = step.arg(2, "dim", 0) % source.ids.dim()
-    before = [one.ids.shape[axis] for one in results]
-    after = [_sizes(fates, one)[axis] for one in results]
-    if before == after or (base(step.op) == "chunk" and _chunks(sum(after), step.arg(1, "chunks")) == after):
-        return step
-    return Step(step.name, "split_with_sizes", (step.args[0], after, axis))
+def _argument(call: Written, position: int, name: str, default: Any = None) -> Any:
+    return call.args[position] if position < len(call.args) else call.kwargs.get(name, default)
 
 
-def _chunks(length: int, number: int) -> list[int]:
-    """Lengths of what ``chunk`` makes: so many of equal length, the last one shorter."""
-    each = -(-length // number)
-    return [min(each, length - start) for start in range(0, length, each)]
+def _sizes(call: Written) -> tuple[list[Any], Callable[[list[Any]], Written]]:
+    """Sizes as written, and the call with others."""
+    if call.name == "unflatten":
+        axis = _argument(call, 0, "dim")
+        return list(_argument(call, 1, "sizes")), lambda new: Written("unflatten", (axis, tuple(new)), {})
+    for key in ("size", "shape", "sizes", "repeats", "dims"):
+        if key in call.kwargs:
+            named = call.kwargs[key]
+            listed = list(named) if isinstance(named, (list, tuple)) else [named]
+            return listed, partial(_with_keyword, call, key)
+    first = call.args[0] if call.args else ()
+    if isinstance(first, (list, tuple)):
+        return list(first), lambda new: Written(call.name, (tuple(new), *call.args[1:]), call.kwargs)
+    count = next((n for n, item in enumerate(call.args) if not isinstance(item, (int, torch.SymInt))), len(call.args))
+    return list(call.args[:count]), lambda new: Written(call.name, (tuple(new), *call.args[count:]), call.kwargs)
 
 
-def _slice(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    axis = step.arg(1, "dim", 0) % source.ids.dim()
-    kept = lines(fates, source.ids)[axis]
-    if bool(kept.all()):
-        return step
-    length = len(kept)
-    start, end = (_position(step.arg(2 + i, name), length, default) for i, (name, default) in enumerate(_ENDS))
-    if step.arg(4, "step", 1) != 1 or not isinstance(start, int) or not isinstance(end, int):
+def _with_keyword(call: Written, key: str, sizes: list[Any]) -> Written:
+    return Written(call.name, call.args, {**call.kwargs, key: tuple(sizes)})
+
+
+def _scaled(call: Written, around: Around) -> Edited:
+    written, _ = _sizes(call)
+    new = around.after()
+    if call.name == "unflatten":
+        axis = _argument(call, 0, "dim") % len(around.shape)
+        new = new[axis : axis + len(written)]
+    if len(written) != len(new):
         raise StuckError
-    first = int(kept[:start].sum())
-    return Step(step.name, step.op, (step.args[0], axis, first, first + int(kept[start:end].sum())))
+    pairs = enumerate(zip(written, new, strict=True))
+    return Scaled(tuple((place, size, after) for place, (size, after) in pairs if size not in (-1, after)))
 
 
-_ENDS = (("start", 0), ("end", None))
+def _split(call: Written, around: Around) -> Edited:
+    axis = _argument(call, 1, "dim", 0) % len(around.shape)
+    after = tuple(around.after(number)[axis] for number in range(len(around.shapes)))
+    before = tuple(shape[axis] for shape in around.shapes)
+    return Parts(after, axis, tuple(zip(before, after, strict=True)))
 
 
-def _position(value: object, length: int, default: int | None) -> object:
-    if value is None:
-        return length if default is None else default
-    if not isinstance(value, int):
-        return value
-    return min(max(value + length if value < 0 else value, 0), length)
+def _repeat(call: Written, around: Around) -> Edited:
+    extra = len(around.shapes[0]) - len(around.shape)
+    sizes = [1] * extra + [_count(line, size) for line, size in zip(around.kept, around.shape, strict=True)]
+    times = [after // size if size else 1 for after, size in zip(around.after(), sizes, strict=True)]
+    written, _ = _sizes(call)
+    places = enumerate(zip(written, times, strict=True))
+    return Scaled(tuple((place, before, after) for place, (before, after) in places if before != after))
 
 
-def _select(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    axis, index = step.args[1] % source.ids.dim(), step.args[2]
-    kept = lines(fates, source.ids)[axis]
-    if bool(kept.all()):
-        return step
-    if not isinstance(index, int) or not bool(kept[index]):
+def _narrow(call: Written, around: Around) -> Edited:
+    axis, start, length = (_argument(call, place, name) for place, name in enumerate(("dim", "start", "length")))
+    line = around.kept[axis % len(around.shape)]
+    if line is None:
         raise StuckError
-    return Step(step.name, step.op, (step.args[0], axis, int(kept[: index % len(kept)].sum())))
+    new = int(line[:start].sum()), int(line[start : start + length].sum())
+    return Instead("narrow", (axis, *new), ((start, new[0]), (length, new[1])))
 
 
-def _expand(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    if _sizes(fates, results[0]) == list(results[0].ids.shape):
-        return step
-    sizes = _fitted(list(step.args[1]), list(results[0].ids.shape), _sizes(fates, results[0]))
-    if [size for size in sizes if size == -1] != [size for size in step.args[1] if size == -1]:
-        raise StuckError  # -1 would mean "as it is" here
-    return Step(step.name, step.op, (step.args[0], sizes), step.kwargs)
+def _getitem(call: Written, around: Around) -> Edited:
+    """Slices: a position is the number of indices before it that stay."""
+    given = call.args[0]
+    items = list(given) if isinstance(given, tuple) else [given]
+    used = sum(item is not None and item is not Ellipsis for item in items)
+    axis = 0
+    places: list[tuple[int, int | tuple[int, int]]] = []
+    numbers: list[tuple[int, int]] = []
+    for place, item in enumerate(items):
+        if item is None:
+            continue
+        if item is Ellipsis:
+            axis += len(around.shape) - used
+            continue
+        line = around.kept[axis]
+        if line is not None and item != slice(None):
+            new = _position(item, line)
+            places.append((place, new))
+            if isinstance(new, tuple):
+                numbers += zip(item.indices(len(line))[:2], new, strict=True)
+            else:
+                numbers.append((item, new))
+        axis += 1
+    return Items(tuple(places), tuple(pair for pair in numbers if pair[0] != pair[1]))
 
 
-def _pad(step: Step, fates: Fates, source: Seen, results: list[Seen]) -> Step:
-    sizes = list(step.args[1])
+def _position(item: Any, line: Tensor) -> int | tuple[int, int]:
+    length = len(line)
+    if isinstance(item, slice):
+        start, stop, step = item.indices(length)
+        if step != 1:
+            raise StuckError
+        return int(line[:start].sum()), int(line[:stop].sum())
+    if isinstance(item, int) and bool(line[item]):
+        return int(line[: item % length].sum())
+    raise StuckError
+
+
+def _pad(call: Written, around: Around) -> Edited:
+    sizes = list(_argument(call, 0, "pad"))
     for number in range(len(sizes) // 2):
-        kept = lines(fates, results[0].ids)[-1 - number]
-        before, after = sizes[2 * number : 2 * number + 2]
-        sizes[2 * number : 2 * number + 2] = [int(kept[:before].sum()), int(kept[len(kept) - after :].sum())]
-    return step if sizes == list(step.args[1]) else Step(step.name, step.op, (step.args[0], sizes, *step.args[2:]))
+        kept = around.results[0][-1 - number]
+        if kept is not None:
+            before, after = sizes[2 * number : 2 * number + 2]
+            sizes[2 * number : 2 * number + 2] = [int(kept[:before].sum()), int(kept[len(kept) - after :].sum())]
+    return Instead("pad", (tuple(sizes), *call.args[1:]))
 
 
-def _conv(step: Step, fates: Fates) -> Step:
-    """Depthwise: one group per channel that is left. Other groups keep their number."""
-    groups = step.arg(6, "groups", 1)
-    weight = fates.flow.tensor(step.args[1])
-    if groups == 1 or weight is None or weight.shape[1] != 1:
-        return step
-    rows: Tensor = fates.alive(fates.flow.axis(step.args[1], 0))
-    left = int(rows.sum()) // (weight.shape[0] // groups)
-    if left == groups:
-        return step
-    names = ("bias", "stride", "padding", "dilation")
-    settings = [
-        step.arg(2 + i, name, default) for i, (name, default) in enumerate(zip(names, (None, 1, 0, 1), strict=True))
-    ]
-    listed = [[value] if isinstance(value, int) else value for value in settings]
-    return Step(step.name, step.op, (*step.args[:2], *listed, left))
-
-
-_CONV = {"bias": None, "stride": 1, "padding": 0, "dilation": 1}
-_REWRITES: dict[str, Rewrite] = {
-    "reshape": _reshape, "unflatten": _unflatten, "split": _split, "split_with_sizes": _split, "chunk": _split,
-    "slice": _slice, "select": _select, "expand": _expand, "pad": _pad, "constant_pad_nd": _pad,
+Rewrite = Callable[[Written, Around], Edited]
+_SCALED = frozenset({"view", "reshape", "expand", "broadcast_to", "unflatten", "zeros", "ones", "empty", "full",
+                     "randn", "rand", "new_zeros", "new_ones", "new_empty", "new_full"})  # fmt: skip
+_REWRITES: Mapping[str, Rewrite] = {
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"), _split),
+    "repeat": _repeat, "tile": _repeat, "narrow": _narrow, "__getitem__": _getitem, "pad": _pad,
 }  # fmt: skip

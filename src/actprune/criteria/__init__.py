@@ -5,6 +5,7 @@ from actprune.criteria.counter import Counter, CounterTimesWeight
 from actprune.criteria.gradient import GradientMagnitude, Saliency, Taylor
 from actprune.criteria.learnt import LearntScore
 from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
+from actprune.criteria.structural import GeometricMedian, NormScale
 from actprune.criteria.surgery import Hysteresis, HysteresisOverThreshold
 from actprune.criteria.zeros import Apoz
 
@@ -12,6 +13,7 @@ __all__ = [
     "Apoz",
     "Counter",
     "CounterTimesWeight",
+    "GeometricMedian",
     "GradientMagnitude",
     "Hysteresis",
     "HysteresisOverThreshold",
@@ -21,6 +23,7 @@ __all__ = [
     "Magnitude",
     "MagnitudeOverDeviation",
     "MagnitudeWithinSign",
+    "NormScale",
     "Random",
     "Saliency",
     "Taylor",

@@ -52,6 +52,8 @@ def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) ->
 
     flat = {f"{name}/{key}": value.cpu().contiguous() for name, sums in counts.items() for key, value in sums.items()}
     for name, mask in masks.items():
+        if mask.dim() < 2:  # biases and scales of channels that are gone
+            continue
         kept = survival(mask).cpu()
         flat[f"{name}/kept"] = kept
         flat[f"{name}/fan_in"] = kept.new_tensor(mask.numel() // max(mask.shape[0], 1))
@@ -60,4 +62,6 @@ def flattened(counts: dict[str, dict[str, Tensor]], masks: dict[str, Tensor]) ->
 
 def run_title(config: dict[str, Any]) -> str:
     """One line that says which run it is."""
-    return f"{config['data']}, {config['method']}, {100 * config['sparsity']:g} % asked, seed {config['seed']}"
+    budget = config["options"].get("budget")
+    asked = f"{100 * config['sparsity']:g} % asked" if budget is None else f"budget {budget}"
+    return f"{config['data']}, {config['method']}, {asked}, seed {config['seed']}"

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from actprune import methods, recipes
+from actprune.coupled import Channel, Head
 from actprune.edit import Method
 from actprune.errors import RecipeError, unknown_name
 from actprune.lab.config import RunConfig
 from actprune.rank.units import Block, Neuron, Weight
 from actprune.schedules import AccuracyTriggered, Cubic, Decaying, EqualSurvivors, LayerByLayer, OneShot
 from actprune.scopes import NM
-from actprune.types import Progress, Schedule, Unit
+from actprune.types import Budget, Progress, Schedule, Unit
+
+_T = TypeVar("_T")
 
 _SETTINGS = ("sparsity", "seed", "pruning_steps", "start_at", "retrain_to", "schedule")
 
@@ -59,6 +64,11 @@ def waits_for_a_call(recipe: Method) -> bool:
 def _checked_options(config: RunConfig) -> dict[str, Any]:
     """The options as their annotations want them; parts of a recipe are given as ``recipes.to_dict`` writes them."""
     known = inspect.signature(methods.REGISTRY[config.method]).parameters
+    if "budget" in config.options and "sparsity" in config.model_fields_set:
+        raise RecipeError(
+            f"both sparsity={config.sparsity:g} and the option budget={config.options['budget']} say how much is to "
+            "go; leave one of them out"
+        )
     wanted = typing.get_type_hints(methods.REGISTRY[config.method])
     values = {}
     for name, value in config.options.items():
@@ -77,6 +87,8 @@ def _checked(what: str, value: Any, wanted: Any) -> Any:
         return recipes.from_dict(value)
     if isinstance(value, str) and (wanted is Unit or Unit in typing.get_args(wanted)):
         return _unit(what, value)
+    if isinstance(value, str) and Budget in typing.get_args(wanted):
+        return _budget(what, value)
     if isinstance(value, str) and NM in typing.get_args(wanted) and (pattern := re.fullmatch(r"(\d+):(\d+)", value)):
         return NM(*map(int, pattern.groups()))
     try:
@@ -89,17 +101,49 @@ def _checked(what: str, value: Any, wanted: Any) -> Any:
         ) from None
 
 
+_UNITS: dict[str, Callable[..., Unit]] = {
+    "weight": Weight, "neuron": Neuron, "block": Block, "channel": Channel, "head": Head,
+}  # fmt: skip
+_BUDGETS: dict[str, Callable[..., Budget]] = {
+    name: getattr(Budget, name) for name in ("sparsity", "compression", "parameters", "flop", "channels", "bytes")
+}
+
+
 def _unit(what: str, text: str) -> Unit:
-    """``weight``, ``neuron`` or ``block(1, 4)``."""
-    if text in ("weight", "neuron"):
-        return Weight() if text == "weight" else Neuron()
-    numbers = re.fullmatch(r"block\((\d+), ?(\d+)\)", text)
-    if numbers is None:
+    """``weight``, ``neuron``, ``block(1, 4)``, ``channel`` or ``head``, these also as ``channel(round_to=8)``."""
+    try:
+        return _called(text, _UNITS)
+    except (SyntaxError, ValueError, TypeError) as error:
         raise RecipeError(
-            f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)'; an n:m pattern is a scope "
-            "(--option scope=2:4)"
-        )
-    return Block(*map(int, numbers.groups()))
+            f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)', 'channel', "
+            f"'channel(round_to=8)' or 'head'; an n:m pattern is a scope (--option scope=2:4); found {error}"
+        ) from None
+
+
+def _budget(what: str, text: str) -> Budget:
+    """``flop(0.5)`` and so on."""
+    try:
+        return _called(text, _BUDGETS)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise RecipeError(
+            f"{what}: {text!r} cannot be used; expected such as 'channels(0.5)' (removed), 'flop(0.5)', "
+            f"'parameters(100000)' or 'bytes(400000)' (left), 'compression(10)'; found {error}"
+        ) from None
+
+
+def _called(text: str, known: Mapping[str, Callable[..., _T]]) -> _T:
+    """A name, or a call of it with plain values. Nothing but that is looked at: no code is run.
+
+    Raises SyntaxError, ValueError or TypeError.
+    """
+    node = ast.parse(text, mode="eval").body
+    call = node if isinstance(node, ast.Call) else None
+    name = node if call is None else call.func
+    if not isinstance(name, ast.Name) or name.id not in known:
+        raise ValueError(unknown_name("name", ast.unparse(name), known))
+    args = [ast.literal_eval(each) for each in call.args] if call else []
+    options = {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg} if call else {}
+    return known[name.id](*args, **options)
 
 
 def _accuracy(config: RunConfig) -> Schedule:

@@ -12,6 +12,7 @@ from actprune.methods.activation import activation, activation_literal
 from actprune.methods.apoz import apoz
 from actprune.methods.deep_compression import deep_compression
 from actprune.methods.dns import dns, dns_thresholds
+from actprune.methods.geometric_median import geometric_median
 from actprune.methods.han import han, han_thresholds
 from actprune.methods.lamp import lamp
 from actprune.methods.lottery import lottery
@@ -20,6 +21,7 @@ from actprune.methods.movement import movement
 from actprune.methods.nuclear_norm import nuclear_norm
 from actprune.methods.random import random
 from actprune.methods.rigl import rigl
+from actprune.methods.slimming import slimming
 from actprune.methods.snip import snip
 from actprune.methods.sparse_evolutionary import sparse_evolutionary
 from actprune.methods.sparsegpt import sparsegpt
@@ -36,6 +38,7 @@ __all__ = [
     "deep_compression",
     "dns",
     "dns_thresholds",
+    "geometric_median",
     "han",
     "han_thresholds",
     "lamp",
@@ -47,6 +50,7 @@ __all__ = [
     "nuclear_norm",
     "random",
     "rigl",
+    "slimming",
     "snip",
     "sparse_evolutionary",
     "sparsegpt",
@@ -66,6 +70,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         deep_compression,
         dns,
         dns_thresholds,
+        geometric_median,
         han,
         han_thresholds,
         lamp,
@@ -75,6 +80,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         nuclear_norm,
         random,
         rigl,
+        slimming,
         snip,
         sparse_evolutionary,
         sparsegpt,

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from actprune.coupled import Coupled
 from actprune.criteria import Counter, CounterTimesWeight
 from actprune.criteria.counter import Across, Count, Smooth
 from actprune.errors import RecipeError
@@ -55,6 +56,7 @@ def _criterion(
 def activation(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     score: Score = "neuron_weight",
     scope: Scope = "global",
     count: Count = "nonzero",
@@ -77,6 +79,7 @@ def activation(
     """Activation-based pruning, guarded: no layer emptied, dead weights inside the budget, layers comparable.
 
     sparsity    fraction of all prunable weights to remove, dead weights included
+    budget      another budget in its place, such as ``Budget.channels(0.5)`` with ``unit=Channel()``
     score       "neuron": the firing count alone, whole neurons; "neuron_weight": firing count x |weight|
     scope       "global", "layer" (each layer loses the same fraction) or "row"
     pruning_steps  1: once, when ``prune()`` is called; more: at training accuracies from ``start_at`` in equal steps
@@ -93,7 +96,7 @@ def activation(
     return Ranked(
         name="activation",
         criterion=_criterion(score, count, across, fires_above),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule
         or (OneShot() if pruning_steps == 1 else AccuracyTriggered(pruning_steps, start_at, retrain_to)),
         unit=unit or (Neuron() if score == "neuron" else Weight()),
@@ -103,7 +106,7 @@ def activation(
         regrow=regrow,
         skip_output=skip_output,
         keep_at_least=keep_at_least,
-        repairs=(RemoveDead(),) if remove_dead else (),
+        repairs=(RemoveDead(),) if remove_dead and not isinstance(unit, Coupled) else (),
         allow_collapse=allow_collapse,
         seed=seed,
     )

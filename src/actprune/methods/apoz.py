@@ -19,6 +19,7 @@ from actprune.types import Budget, Schedule
 def apoz(
     sparsity: float = 0.5,
     *,
+    budget: Budget | None = None,
     scope: Scope = "layer",
     schedule: Schedule | None = None,
     fires_above: float | None = None,
@@ -30,7 +31,7 @@ def apoz(
     return Ranked(
         name="apoz",
         criterion=Apoz(fires_above),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         unit=Neuron(),
         scope=scope,

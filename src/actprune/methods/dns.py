@@ -35,6 +35,7 @@ Pairs = tuple[tuple[str, float], ...]
 def dns(
     sparsity: float = 0.98,
     *,
+    budget: Budget | None = None,
     scope: Scope = "global",
     allocation: Allocation = "uniform",
     band: float = 0.1,
@@ -52,7 +53,7 @@ def dns(
     return Ranked(
         name="dns",
         criterion=Hysteresis(band),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or Decaying(1000, 6000, ramp=2000, every=16, seed=seed),
         scope=scope,
         allocation=allocation,

@@ -35,6 +35,7 @@ Pairs = tuple[tuple[str, float], ...]
 def han(
     sparsity: float = 0.92,
     *,
+    budget: Budget | None = None,
     kept: Pairs = (),
     schedule: Schedule | None = None,
     lr_scale: float = 0.1,
@@ -55,7 +56,7 @@ def han(
     return Ranked(
         name="han",
         criterion=Magnitude() if rates else MagnitudeOverDeviation(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         repairs=(LowerRate(lr_scale), RescaleDropout()),
         scope="layer" if rates else "global",

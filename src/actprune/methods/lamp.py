@@ -20,6 +20,7 @@ from actprune.types import Budget, Schedule
 def lamp(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     schedule: Schedule | None = None,
     keep_at_least: int = 1,
     allow_collapse: tuple[str, ...] = (),
@@ -30,7 +31,7 @@ def lamp(
     return Ranked(
         name="lamp",
         criterion=Lamp(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         scope="global",
         keep_at_least=keep_at_least,

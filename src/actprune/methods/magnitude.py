@@ -22,6 +22,7 @@ from actprune.types import Budget, Schedule, Unit
 def magnitude(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     scope: Scope = "global",
     allocation: Allocation = "uniform",
     unit: Unit = Weight(),  # noqa: B008  (frozen)
@@ -37,7 +38,7 @@ def magnitude(
     return Ranked(
         name="magnitude",
         criterion=Magnitude(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         repairs=((RemoveDead(),) if remove_dead else ()) + repairs,
         unit=unit,

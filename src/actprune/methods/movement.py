@@ -54,6 +54,7 @@ class MovementScores(Penalty):
 def movement(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     steps: int = 10_000,
     ramp: tuple[float, float] = (0.1, 0.7),
     every: int = 10,
@@ -80,7 +81,7 @@ def movement(
         name="movement",
         criterion=LearntScore(NAME),
         penalty=MovementScores(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or Cubic(begin, end, min(every, end - begin)),
         scope=scope,
         regrow="dense_frozen",

@@ -30,6 +30,7 @@ from actprune.types import Budget, Schedule
 def nuclear_norm(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     strength: float = 1e-2,
     weights: Weights = "uniform",
     how: How = "proximal",
@@ -56,7 +57,7 @@ def nuclear_norm(
     return Ranked(
         name="nuclear_norm",
         criterion=Magnitude(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(at_step=max(1, steps * 4 // 5)),
         penalty=NuclearNorm(strength, weights, how, every, steps if decays and how == "proximal" else None),
         scope=scope,

@@ -14,6 +14,7 @@ from actprune.types import Budget, Schedule, Unit
 def random(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     scope: Scope = "layer",
     allocation: Allocation = "uniform",
     unit: Unit = Weight(),  # noqa: B008  (frozen)
@@ -28,7 +29,7 @@ def random(
     return Ranked(
         name="random",
         criterion=Random(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         unit=unit,
         scope=scope,

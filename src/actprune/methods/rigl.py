@@ -28,6 +28,7 @@ from actprune.types import Budget, Schedule
 def rigl(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     steps: int = 10_000,
     every: int = 100,
     stop: float = 0.75,
@@ -60,7 +61,7 @@ def rigl(
         criterion=Magnitude(),
         first=Random(),
         grow=Grow(GradientMagnitude(), share, until),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or Every(every, until),
         scope="layer",
         allocation=allocation,

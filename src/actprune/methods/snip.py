@@ -19,6 +19,7 @@ from actprune.types import Budget, Schedule
 def snip(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     scope: Scope = "global",
     schedule: Schedule | None = None,
     keep_at_least: int = 1,
@@ -33,7 +34,7 @@ def snip(
     return Ranked(
         name="snip",
         criterion=Saliency(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         scope=scope,
         keep_at_least=keep_at_least,

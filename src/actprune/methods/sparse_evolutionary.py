@@ -27,6 +27,7 @@ from actprune.types import Budget, Schedule
 def sparse_evolutionary(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     steps: int = 10_000,
     steps_per_epoch: int = 500,
     share: float = 0.3,
@@ -53,7 +54,7 @@ def sparse_evolutionary(
         criterion=MagnitudeWithinSign(),
         first=Random(),
         grow=Grow(Random(anew=True), share),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or Every(min(steps_per_epoch, until), until),
         scope="layer",
         allocation=allocation,

@@ -169,6 +169,7 @@ def inverse_factor(hessian: Tensor, idle: Tensor, damping: float) -> Tensor:
 def sparsegpt(
     sparsity: float = 0.5,
     *,
+    budget: Budget | None = None,
     pattern: NM | None = None,
     block: int = 128,
     damping: float = 0.01,
@@ -190,7 +191,7 @@ def sparsegpt(
     """
     return SparseGPT(
         name="sparsegpt",
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         pattern=pattern,
         block=block,

@@ -52,6 +52,7 @@ class SynapticFlow:
 def synflow(
     sparsity: float = 0.9,
     *,
+    budget: Budget | None = None,
     rounds: int = 100,
     scope: Scope = "global",
     schedule: Schedule | None = None,
@@ -71,7 +72,7 @@ def synflow(
     return Ranked(
         name="synflow",
         criterion=Saliency(SynapticFlow()),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         scope=scope,
         rounds=rounds,

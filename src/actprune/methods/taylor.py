@@ -25,13 +25,15 @@ from actprune.rank.units import Neuron
 from actprune.ranked import Ranked
 from actprune.schedules import OneShot
 from actprune.scopes import Scope
-from actprune.types import Budget, Schedule
+from actprune.types import Budget, Schedule, Unit
 
 
 def taylor(
     sparsity: float = 0.5,
     *,
+    budget: Budget | None = None,
     scope: Scope = "global",
+    unit: Unit = Neuron(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
     keep_at_least: int = 1,
     allow_collapse: tuple[str, ...] = (),
@@ -44,9 +46,9 @@ def taylor(
     return Ranked(
         name="taylor",
         criterion=Taylor(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        unit=Neuron(),
+        unit=unit,
         scope=scope,
         skip_output=True,
         keep_at_least=keep_at_least,

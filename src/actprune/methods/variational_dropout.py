@@ -33,6 +33,7 @@ from actprune.types import Budget, Schedule
 def variational_dropout(
     sparsity: float = 0.985,
     *,
+    budget: Budget | None = None,
     examples: int = 54_000,
     steps: int = 13_500,
     ramp: tuple[float, float] = (0.05, 0.3),
@@ -53,7 +54,7 @@ def variational_dropout(
     return Ranked(
         name="variational_dropout",
         criterion=LogAlpha(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(at_step=steps),
         penalty=_penalty(examples, steps, ramp, log_sigma2),
         keep_at_least=keep_at_least,

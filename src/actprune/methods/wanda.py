@@ -19,7 +19,8 @@ from actprune.types import Budget, Schedule, Unit
 def wanda(
     sparsity: float = 0.5,
     *,
-    scope: Scope = "row",
+    budget: Budget | None = None,
+    scope: Scope | None = None,
     unit: Unit = Weight(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
     keep_at_least: int = 1,
@@ -27,14 +28,17 @@ def wanda(
     skip_output: bool = False,
     seed: int = 0,
 ) -> Ranked:
-    """|w| times the norm of its input; each row (output) loses the same fraction unless another scope is asked for."""
+    """|w| times the norm of its input; each row (output) loses the same fraction unless another scope is asked for.
+
+    scope  left out: "row" for single weights, "layer" for units that are whole rows or more
+    """
     return Ranked(
         name="wanda",
         criterion=Wanda(),
-        budget=Budget.sparsity(sparsity),
+        budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
         unit=unit,
-        scope=scope,
+        scope=scope or ("row" if isinstance(unit, Weight) else "layer"),
         keep_at_least=keep_at_least,
         allow_collapse=allow_collapse,
         skip_output=skip_output,

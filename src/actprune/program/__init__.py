@@ -4,7 +4,7 @@ from actprune.program.chain import Dense, chain
 from actprune.program.export import example_args, export, outline
 from actprune.program.module import Program
 from actprune.program.nodes import Ref, Step
-from actprune.program.tracing import refuse_failing
+from actprune.program.tracing import on_its_example, refuse_failing
 from actprune.program.tree import first_names, tensor_at
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "example_args",
     "export",
     "first_names",
+    "on_its_example",
     "outline",
     "refuse_failing",
     "tensor_at",

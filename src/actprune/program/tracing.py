@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from actprune.errors import ModelError
+from actprune.errors import ActpruneError, ModelError
 from actprune.program.ops import name_of
 
 
@@ -44,16 +45,34 @@ def traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 def refuse_failing(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise ModelError where plain PyTorch fails on the example too: then the example is to blame, not the graph."""
+    with on_its_example(model, args, kwargs), torch.no_grad():
+        model(*args, **kwargs)
+
+
+@contextmanager
+def on_its_example(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Around a forward: what the model raises becomes a ModelError that says what it was given."""
     try:
-        with torch.no_grad():
-            model(*args, **kwargs)
+        yield
+    except ActpruneError:
+        raise
     except Exception as error:
-        every = (*args, *kwargs.values())
-        found = ", ".join(f"{tuple(item.shape)} {item.dtype} on {item.device}" for item in every)
-        raise ModelError(
-            f"{type(model).__name__} fails on the example itself, of shape {found}: {type(error).__name__}: {error}; "
-            "give an example of the shape and type that the model takes"
-        ) from error
+        raise _failing(model, args, kwargs, error) from error
+
+
+def _failing(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> ModelError:
+    every = [item for item in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
+    found = ", ".join(f"{tuple(item.shape)} {item.dtype} on {item.device}" for item in every)
+    homes = sorted({str(tensor.device) for tensor in model.parameters()})
+    remedy = "give an example of the shape and type that the model takes"
+    if {str(item.device) for item in every} - set(homes) and homes:
+        remedy = f"the model's parameters are on {', '.join(homes)}: bring both to one device"
+        if "meta" in homes:
+            remedy = "the model's parameters are on the meta device and have no values: load its weights first"
+    return ModelError(
+        f"{type(model).__name__} fails on the example itself, of shape {found}: {type(error).__name__}: {error}; "
+        f"{remedy}"
+    )
 
 
 def _dynamic(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

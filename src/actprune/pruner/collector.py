@@ -14,6 +14,7 @@ from actprune.errors import ObservationError, RecipeError
 from actprune.evidence import SHARED, OfActivations, merge
 from actprune.graph import Hook, Tracer, Value, tensors_in, unit_axis, unwrap
 from actprune.nodes import Graph, Site
+from actprune.program import example_args, on_its_example
 from actprune.pruner.inputs import copied, examples_in, two_examples
 from actprune.pruner.padding import DEFAULT, Mask, real_tokens
 from actprune.pruner.quiet import quiet
@@ -125,11 +126,12 @@ class Collector:
         self._accept(session)
 
     def look(self, example: Any) -> None:
-        """See the structure from one example (tensor, or tuple of positional arguments); nothing is counted."""
+        """See the structure from one example (see ``program.example_args``); nothing is counted."""
         looker = Collector(self._model, self.layers, [], PruneState())
-        with looker.observing():
-            self._model(*example) if isinstance(example, (tuple, list)) else self._model(example)
-        self.state.graph, self.state.example = looker.state.graph, looker.state.example
+        args, kwargs = example_args(example)
+        with looker.observing(), on_its_example(self.root, args, kwargs):
+            self._model(*args, **kwargs)
+        self.state.graph, self.state.example = looker.state.graph, looker.state.example or (args, kwargs)
         self.state.positions.update(looker.state.positions)
 
     def _missing(self, session: Session) -> list[str]:
@@ -204,8 +206,7 @@ class Collector:
     def _take_structure(self, session: Session) -> None:
         self.state.graph = session.graph
         self.state.positions.update(session.positions)
-        if self.state.example is None:
-            self.state.example = session.example
+        self.state.example = session.example if self.state.example is None else self.state.example
 
     def _check_sites(
         self, graph: Graph | None, sums: Mapping[str, Sums] | None = None, layers: Sequence[str] | None = None

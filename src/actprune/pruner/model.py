@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from actprune.accounting import Account, account
 from actprune.edit import Method
 from actprune.errors import ModelError
-from actprune.graph import clean_path, named_layers, prunable_layers, reasons, unwrap
+from actprune.graph import Choice, chosen_layers, clean_path, reasons, refuse_fixed, unwrap, weights_of
 from actprune.nodes import Graph
 from actprune.pruner.distributed import local, local_part
 from actprune.state import PruneState
@@ -26,12 +26,11 @@ class PrunableModel:
     Parameters are looked up anew each time.
     """
 
-    def __init__(
-        self, model: nn.Module, skip: Sequence[str] = (), include_frozen: bool = False, include_tied: bool = False
-    ) -> None:
-        self.root = unwrap(model)
-        self.layers = prunable_layers(self.root, skip, include_frozen, include_tied)
-        self.why = reasons(self.root, skip, include_frozen, include_tied)
+    def __init__(self, model: nn.Module, choice: Choice = Choice()) -> None:  # noqa: B008  (frozen)
+        self.root, self.choice = unwrap(model), choice
+        refuse_fixed(self.root, choice.spans)
+        self.layers = chosen_layers(self.root, choice)
+        self.why = reasons(self.root, choice)
 
     def of_copy(self, model: nn.Module) -> PrunableModel:
         """A copy of the model (an EMA), with the same layers. Raises ModelError when it is none."""
@@ -53,6 +52,15 @@ class PrunableModel:
             return {name: self.root.get_submodule(path).weight for name, path in self.layers.items()}  # type: ignore[misc]
         except AttributeError as error:
             raise ModelError(f"not the model that was given to the Pruner, nor a copy of it: {error}") from error
+
+    def held(self, masks: Iterable[str]) -> dict[str, nn.Parameter]:
+        """The prunable weights, and whatever else has a mask (biases and norms of units that span layers)."""
+        found = self.parameters()
+        more = [name for name in masks if name not in found]
+        if more:
+            every = {clean_path(name): parameter for name, parameter in self.root.named_parameters()}
+            found |= {name: every[name] for name in more if name in every}
+        return found
 
     def weights(self) -> int:
         """Number of prunable weights."""
@@ -95,6 +103,14 @@ class PrunableModel:
         """Dropout modules by path."""
         return {name: module for name, module in self.root.named_modules() if isinstance(module, _DropoutNd)}
 
+    def set_dropout(self, rates: Mapping[str, float], state: PruneState) -> None:
+        """New dropout rates, which no model stores: originals and rates in force are kept in the state."""
+        modules = self.dropouts()
+        for path, rate in rates.items():
+            state.dropout.setdefault(path, modules[path].p)
+            modules[path].p = rate
+        state.dropout_now.update(rates)
+
     def outputs(self, graph: Graph | None) -> set[str]:
         """Layers whose outputs leave the model; the last one while the structure is not known."""
         return set(list(self.layers)[-1:]) if graph is None else set(graph.outputs)
@@ -105,7 +121,7 @@ class PrunableModel:
         if graph is not None:
             seen = list(graph.sites)
             names = [name for name in seen if name in self.layers] + [name for name in names if name not in seen]
-        if not method.skip_output:
+        if not method.skip_output or not names:
             return names
         outputs = self.outputs(graph)
         hidden = [name for name in names if name not in outputs]
@@ -120,8 +136,8 @@ class PrunableModel:
         """What the whole network holds and costs under ``masks``, and what this method leaves alone."""
         names, parameters = set(self.pruned(method, state.graph)), self.parameters()
         spared = {name: "an output layer, which this recipe leaves alone" for name in self.layers if name not in names}
-        held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
-        return account(self.root, {**held, **parameters}, masks, {**self.why, **spared}, state.flop)
+        held = weights_of(self.root)
+        return account(self.root, {**self.held(masks), **held, **parameters}, masks, {**self.why, **spared}, state.flop)
 
     def others(self, names: Sequence[str], state: PruneState) -> Cost:
         """What is left alone: weights of the whole network but for ``names``, and FLOP, of which those of Linear and
@@ -134,12 +150,16 @@ class PrunableModel:
         if state.flop is not None:
             own = sum(2 * parameters[name].numel() * positions.get(name, 1) for name in names)
             return Cost(weights, sum(state.flop.values()) - own)
-        held = {name: layers[0][1].get_parameter("weight") for name, layers in named_layers(self.root).items()}
+        held = weights_of(self.root)
         flop = sum(2 * each.numel() * positions.get(name, 1) for name, each in held.items() if id(each) not in mine)
         return Cost(weights, flop)
 
     def counted(self, method: Method, state: PruneState) -> int:
-        """Weights that the method's budget counts."""
+        """Weights that the method's budget counts; of units that span layers, all parameters (or their bytes)."""
+        if getattr(method, "spans", False):
+            if method.budget.kind == "bytes":
+                return sum(each.numel() * each.element_size() for each in self.tensors().values())
+            return sum(parameter.numel() for parameter in dict.fromkeys(self.root.parameters()))
         names, parameters = self.pruned(method, state.graph), self.parameters()
         mine = sum(parameters[name].numel() for name in names)
         return mine + (self.others(names, state).weights if method.budget.of == "all" else 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from actprune.accounting import Account
 from actprune.edit import Edit, Method, Quota, final_fraction, pruning_step
 from actprune.errors import ObservationError, RecipeError
-from actprune.graph import Hook
+from actprune.graph import Choice, Hook, patterns
 from actprune.pruner import optimizers as opt
 from actprune.pruner.checks import check_fits, check_fraction, check_mask, check_mask_grads, refuse, zeros_of
 from actprune.pruner.collector import Collector
@@ -36,6 +37,7 @@ class Pruner:
     """Prunes ``model`` by ``recipe`` (any ``edit.Method``). Masks live in ``state``, outside the model.
 
     skip               fnmatch patterns of module paths or weight names to leave alone
+    only               patterns likewise: everything else is left alone
     include_frozen     also prune layers whose weight has ``requires_grad=False``
     include_tied       also prune layers whose weight another module holds too (a head tied to its token embedding)
     keep_zeros         a weight that is zero already counts as pruned, and is held at zero like the others (a layer of
@@ -56,6 +58,7 @@ class Pruner:
         recipe: Method,
         *,
         skip: tuple[str, ...] | list[str] = (),
+        only: tuple[str, ...] | list[str] = (),
         include_frozen: bool = False,
         include_tied: bool = False,
         keep_zeros: bool = True,
@@ -63,7 +66,9 @@ class Pruner:
         sharing_elsewhere: bool = False,
     ) -> None:
         refuse(recipe, sharing_elsewhere)
-        self._prunable = PrunableModel(model, skip, include_frozen, include_tied)
+        spans = getattr(recipe, "spans", False)
+        choice = Choice(patterns(skip), patterns(only), include_frozen, include_tied, spans)
+        self._prunable = PrunableModel(model, choice)
         self.model, self.layers = self._prunable.root, self._prunable.layers
         self.recipe = recipe
         self.state = PruneState()
@@ -73,7 +78,7 @@ class Pruner:
         self._collector = Collector(
             self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again
         )
-        self._holder = Holder(self._prunable.parameters, self.state, recipe.regrow)
+        self._holder = Holder(self._held, self.state, recipe.regrow)
         self._live_mask: Mask = DEFAULT
         self._copies: list[PrunableModel] = []
         self._handles: dict[Optimizer, list[Any]] = {}
@@ -149,7 +154,7 @@ class Pruner:
         copies = [replace(view, source=replace(view.source, model=copy)) for copy in self._copies]
         edit = pruning_step(self.recipe, view, Quota(target, self.recipe.budget), copies)
         network = self._prunable.account(self.recipe, self.state, edit.masks)
-        made = report(self.recipe, view, edit.masks, target, network)
+        made = report(self.recipe, view, edit, target, network)
         for watch in self.watchers:
             watch("before")
         self.state.moments = dict(view.source.moments)
@@ -185,11 +190,10 @@ class Pruner:
             copy.put(values)
         state.masks = edit.masks
         self._holder.masks_changed()
-        if self.recipe.restarts:
-            for optimizer in self._handles:
-                optimizer.state.clear()
+        for optimizer in self._handles if self.recipe.restarts else ():
+            optimizer.state.clear()
         opt.restart(list(self._handles), self.parameters, edit.born)
-        self._set_dropout(edit.dropout)
+        self._prunable.set_dropout(edit.dropout, state)
         self._holder.conceal()  # after the repairs: what they have put back is what lies behind the mask
         state.dead += edit.dead
         state.pruning_step += 1
@@ -199,6 +203,9 @@ class Pruner:
         if self.recipe.reset_counts:
             state.sums.clear()
             state.inputs.clear()
+        self._stop_if_finished()
+
+    def _stop_if_finished(self) -> None:
         if self.finished:
             self._collector.stop_live()
             self._learner.stop()
@@ -240,7 +247,7 @@ class Pruner:
         self._holder.follow(list(self._handles))
         self._copies += others
         for other in others:
-            self._holder.add_copy(other.parameters)
+            self._holder.add_copy(partial(self._held, other))
         if mask_grads:
             self._holder.mask_gradients()
         self._known = self.parameters
@@ -258,8 +265,7 @@ class Pruner:
             self._let_go(optimizer)
         if self._watching is not None:
             self._watching.remove()
-            self._watching = None
-        self._counted = None
+        self._watching = self._counted = None
         self._holder.remove()
         self._learner.detach()
         self._collector.stop_live()
@@ -411,7 +417,11 @@ class Pruner:
 
     def enforce(self, model: nn.Module | None = None) -> None:
         """Zero the pruned weights now, in the pruned model or in a copy of it (an EMA, a deep copy)."""
-        self._holder.apply(None if model is None else self._prunable.of_copy(model).parameters())
+        self._holder.apply(None if model is None else self._held(self._prunable.of_copy(model)))
+
+    def _held(self, model: PrunableModel | None = None) -> dict[str, nn.Parameter]:
+        """What may be zeroed, by name: the prunable weights and whatever else has a mask."""
+        return (self._prunable if model is None else model).held(self.state.masks)
 
     def release(self) -> None:
         """Stop holding zeros: pruned weights may return (the founding article's retraining test)."""
@@ -435,8 +445,7 @@ class Pruner:
 
         FLOP are known once a forward pass was seen (``observe()``, ``example=``).
         """
-        if self.state.flop is None:
-            self.state.flop = counted_flop(self._prunable, self.state)
+        self.state.flop = counted_flop(self._prunable, self.state) if self.state.flop is None else self.state.flop
         return self._prunable.account(self.recipe, self.state, self.state.masks)
 
     @property
@@ -466,7 +475,8 @@ class Pruner:
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
         """Inverse of ``state_dict``. Raises CheckpointError, before anything is changed, when it does not fit."""
-        parameters, tensors = self.parameters, self._prunable.tensors()
+        tensors = self._prunable.tensors()
+        parameters = self._prunable.held(stored.get("masks", {}))
         state = share(check_fits(PruneState.from_state_dict(stored), parameters, tensors), tensors)
         self._learner.load(state.learnt)
         for path, module in self._prunable.dropouts().items():
@@ -476,11 +486,9 @@ class Pruner:
         state.masks = {name: mask.to(local(parameters[name]).device) for name, mask in state.masks.items()}
         self.state.become(state)
         self._holder.masks_changed()
-        self._set_dropout(dict(state.dropout_now))
-        if self.finished:
-            self._collector.stop_live()
-            self._learner.stop()
-        else:
+        self._prunable.set_dropout(dict(state.dropout_now), self.state)
+        self._stop_if_finished()
+        if not self.finished:
             self._learner.resume()
             self._count_live()
         self.last_report = None
@@ -490,11 +498,3 @@ class Pruner:
         if self.recipe.remembers == self.state.step and not self.state.snapshot:
             tensors = self._prunable.local_tensors()
             self.state.snapshot = {name: tensor.clone() for name, tensor in tensors.items()}
-
-    def _set_dropout(self, rates: Mapping[str, float]) -> None:
-        """New dropout rates, which no model stores: originals and rates in force are kept in the state."""
-        modules = self._prunable.dropouts()
-        for path, rate in rates.items():
-            self.state.dropout.setdefault(path, modules[path].p)
-            modules[path].p = rate
-        self.state.dropout_now.update(rates)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from actprune.accounting import Account
-from actprune.edit import Method, View, final_fraction
+from actprune.edit import Edit, Method, View, final_fraction
 from actprune.evidence import OfActivations
 from actprune.types import Cost
 
@@ -75,6 +75,9 @@ class PruneReport:
 
     def __str__(self) -> str:
         of = "prunable weights" if "of prunable" in self.budget else "weights"
+        if "of the compacted network" in self.budget:
+            kind = self.budget.partition(" ")[0]
+            of = {"flop": "FLOP", "bytes": "bytes", "channels": "coupled channels"}.get(kind, "parameters")
         head = (
             f"pruning step {self.pruning_step}: removed {self.actual:.2%} of the {of}, target {self.target:.2%} "
             f"({self.budget})"
@@ -102,12 +105,18 @@ def layer_reports(masks: Mapping[str, Tensor]) -> tuple[LayerReport, ...]:
             neurons_alive=int(mask.flatten(1).any(1).sum()),
         )
         for name, mask in masks.items()
+        if mask.dim() > 1
     )
 
 
-def report(method: Method, view: View, masks: Mapping[str, Tensor], target: float, network: Account) -> PruneReport:
+def report(method: Method, view: View, edit: Edit, target: float, network: Account) -> PruneReport:
     """Target against actual in the budget's own denominator, and the whole network."""
-    budget = method.budget
+    budget, masks = method.budget, edit.masks
+    if edit.actual is not None:
+        return PruneReport(
+            view.progress.pruning_step + 1, f"{budget.kind} {budget.value:g} of the compacted network", target,
+            edit.actual, network, layer_reports(masks), (*_notes(method, view), *edit.notes),
+        )  # fmt: skip
     others = view.others if budget.of == "all" else Cost(0, 0)
     weights = sum(mask.numel() for mask in masks.values()) + others.weights
     kept = sum(int(mask.sum()) for mask in masks.values()) + others.weights

@@ -15,6 +15,7 @@ from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeE
 from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
 from actprune.nodes import Graph
 from actprune.pruner.collector import Collector, check_distinct, collected_again
+from actprune.pruner.coupling import LiveCoupling
 from actprune.pruner.distributed import agree, averaged_gradients, full, local, reduced, sharded
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.quiet import quiet
@@ -122,6 +123,17 @@ class LiveSource:
     def __post_init__(self) -> None:
         self._parameters = self.model.parameters()
         self._objectives: dict[str, Tensor] | None = None
+        self._coupling: LiveCoupling | None = None
+
+    def coupling(self) -> LiveCoupling:
+        """What must go together."""
+        if self._coupling is None:
+            self._coupling = LiveCoupling(self.model, self.state)
+        return self._coupling
+
+    def masks(self) -> Mapping[str, Tensor]:
+        """Those in force, also of parameters that are no layer's weight."""
+        return self.state.masks
 
     def layer(self, name: str) -> Layer:
         """Weight, mask and evidence, gathered where they are sharded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -186,7 +187,9 @@ def _free_folder(config: RunConfig, seeds: str | None) -> Path:
     """``runs/digits-activation-90-seed0``, with -2, -3 .. if that is taken."""
     data = Path(config.data.replace(":", "-")).stem
     which = "seeds" if seeds is not None else f"seed{config.seed}"
-    name = f"{data}-{config.method}-{100 * config.sparsity:g}-{which}"
+    budget = config.options.get("budget")
+    asked = f"{100 * config.sparsity:g}" if budget is None else re.sub(r"[^\w.]+", "-", str(budget)).strip("-")
+    name = f"{data}-{config.method}-{asked}-{which}"
     place, number = Path("runs") / name, 1
     while place.exists():
         number += 1

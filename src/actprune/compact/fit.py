@@ -1,0 +1,297 @@
+"""L4: sizes that the user's own code insists on: found by running the small model, followed to the attributes that hold
+them, and rewritten on the fly where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actprune.compact.fates import Fates
+from actprune.compact.sizes import Around, Chained, Edited, Multiplied, StuckError, Written, rewritten
+from actprune.structure import Sized, Value, factor, sized, tensors
+
+
+@dataclass(frozen=True)
+class Change:
+    """One call that has to read otherwise: the ``number``-th within a call of the module at ``module``."""
+
+    module: str
+    number: int
+    edit: Edited
+
+
+def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Change]:
+    """Run the small model; every call whose written sizes do not fit is carried out with those that do, and noted.
+
+    Raises StuckError (with the ``Sized``) where none fit.
+    """
+    expected: dict[tuple[str, int], list[Sized]] = {}
+    for each in fates.found.record.sized:
+        expected.setdefault((each.module, each.number), []).append(each)
+    mode = _Fitting(small, expected, fates)
+    try:
+        with mode.running():
+            call()
+    except StuckError:
+        raise
+    except Exception as error:
+        raise StuckError(_touched(mode.place, fates), error) from error
+    return list(mode.found.values())
+
+
+def _touched(path: str, fates: Fates) -> list[Value]:
+    """Values that the code of a module handles itself, where something goes from them."""
+    slots = {slot for node in fates.found.record.nodes if node.module == path for slot in (*node.slots(), *node.outs)}
+    values = [fates.found.values[slot] for slot in sorted(slots)]
+    return [value for value in values if any(line is not None for line in fates.lines(value))]
+
+
+def around(call: Sized, fates: Fates) -> Around:
+    """Shapes and kept lines around a call."""
+    values = fates.found.values
+    outs = [values[slot] for slot in call.outs]
+    source = None if call.source is None else values[call.source]
+    return Around(
+        () if source is None else source.shape,
+        [] if source is None else fates.lines(source),
+        tuple(each.shape for each in outs),
+        tuple(fates.lines(each) for each in outs),
+    )
+
+
+class _Fitting(TorchFunctionMode):
+    def __init__(self, small: nn.Module, expected: Mapping[tuple[str, int], list[Sized]], fates: Fates) -> None:
+        super().__init__()
+        self.found: dict[tuple[str, int], Change] = {}
+        self._paths = {id(module): path for path, module in reversed(list(small.named_modules()))}
+        self._expected, self._fates = expected, fates
+        self._calls: dict[tuple[str, int], int] = {}
+        self._stack: list[str] = [""]
+        self._frames: list[int] = [0]
+        self.place = ""  # the innermost module when something went wrong
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        register = torch.nn.modules.module
+        handles = [
+            register.register_module_forward_pre_hook(self._entered),
+            register.register_module_forward_hook(self._left, always_call=True),
+        ]
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _entered(self, module: nn.Module, inputs: Any) -> None:
+        known = id(module) in self._paths
+        self._stack.append(self._paths[id(module)] if known else self._stack[-1])
+        self._frames.append(0 if known else self._frames[-1])
+
+    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._stack.pop()
+        self._frames.pop()
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        self.place = self._stack[-1]
+        if not sized(name, args, kwargs):
+            return func(*args, **kwargs)
+        key = self._stack[-1], self._frames[-1]
+        self._frames = [number + 1 for number in self._frames]
+        number = self._calls.get(key, 0)
+        self._calls[key] = number + 1
+        known = self._expected.get(key, [])
+        call = known[number] if number < len(known) else None
+        if call is None or call.name != name:
+            return func(*args, **kwargs)
+        by = factor(name, args, kwargs)
+        if by is not None:
+            return self._by_number(key, call, by, func, args, kwargs)
+        concerned = self._concerned(call)
+        try:
+            out = func(*args, **kwargs)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return self._again(key, call, func, args, kwargs)
+        if not concerned or self._fits(out, call):
+            return out
+        return self._again(key, call, func, args, kwargs)
+
+    def _by_number(  # noqa: PLR0917  (a call)
+        self, key: tuple[str, int], call: Sized, by: float, func: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """A scale that is made of a size which has changed stays what it was."""
+        before = factor(call.name, call.args, call.kwargs)
+        if before is None or by in (before, 0):
+            return func(*args, **kwargs)
+        edit = Multiplied(before / by)
+        self.found[key] = Change(*key, edit)
+        source, now = written(call.name, args, kwargs)
+        return carried_out(edit.of(now), source)
+
+    def _concerned(self, call: Sized) -> bool:
+        """Whether anything goes from what the call is made on, or gives."""
+        slots = [*call.outs, *([] if call.source is None else [call.source])]
+        values = [self._fates.found.values[slot] for slot in slots]
+        return any(line is not None for value in values for line in self._fates.lines(value))
+
+    def _fits(self, out: Any, call: Sized) -> bool:
+        shapes = [tuple(each.shape) for each in tensors(out)]
+        return shapes == [self._fates.shape(self._fates.found.values[slot]) for slot in call.outs]
+
+    def _again(self, key: tuple[str, int], call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+        source, before = written(call.name, args, kwargs)
+        original = Written(call.name, call.args[1:] if source is not None else call.args, call.kwargs)
+        try:
+            edit = rewritten(before, original, around(call, self._fates))
+            out = carried_out(edit.of(before), source)
+        except (StuckError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise StuckError(call) from error
+        if not self._fits(out, call):
+            raise StuckError(call)
+        known = self.found.get(key)
+        if known is not None and known.edit != edit:
+            raise StuckError(call)
+        self.found[key] = Change(*key, edit)
+        return out
+
+
+def written(name: str, args: Any, kwargs: Any) -> tuple[Tensor | None, Written]:
+    """The tensor that a call is made on, and the call."""
+    if args and isinstance(args[0], Tensor):
+        return args[0], Written(name, tuple(args[1:]), dict(kwargs))
+    if isinstance(kwargs.get("input"), Tensor):
+        rest = {key: item for key, item in kwargs.items() if key != "input"}
+        return kwargs["input"], Written(name, tuple(args), rest)
+    return None, Written(name, tuple(args), dict(kwargs))
+
+
+def carried_out(call: Written, source: Tensor | None) -> Any:
+    """The call itself."""
+    if call.name == "pad":
+        return nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
+    if source is None:
+        return getattr(torch, call.name)(*call.args, **call.kwargs)
+    return getattr(source, call.name)(*call.args, **call.kwargs)
+
+
+def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attributes: bool = True) -> list[str]:
+    """Bring the sizes in the code of ``small`` in line: by attributes where they explain all changes of a module,
+    otherwise (or always) on the fly. Returns a line for the report for each kind of change. Raises StuckError.
+    """
+    wanted = changes(small, call, fates)
+    if not wanted:
+        return []
+    by_module: dict[str, list[Change]] = {}
+    for change in wanted:
+        by_module.setdefault(change.module, []).append(change)
+    set_: dict[str, dict[str, tuple[int, int]]] = {}
+    for path, found in by_module.items():
+        module = small.get_submodule(path)
+        set_[path] = _attributes(module, found) if attributes else {}
+        for name, (_, new) in set_[path].items():
+            setattr(module, name, new)
+    try:
+        left = changes(small, call, fates) if any(set_.values()) else wanted
+    except StuckError:
+        left = None
+    spoiled = set(by_module) if left is None else {change.module for change in left}
+    for path in spoiled & set(by_module):
+        for name, (old, _) in set_[path].items():
+            setattr(small.get_submodule(path), name, old)
+        set_[path] = {}
+    last = left if left is not None and not (spoiled & set(by_module)) else changes(small, call, fates)
+    shims: dict[str, dict[int, Change]] = {}
+    for change in last:
+        shims.setdefault(change.module, {})[change.number] = change
+    for path, found_ in shims.items():
+        Rewriting.on(small.get_submodule(path), {number: each.edit for number, each in found_.items()})
+    return _told(set_, shims)
+
+
+def _told(set_: Mapping[str, Mapping[str, tuple[int, int]]], shims: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{path or 'the model'}: " + ", ".join(f"{name} {old} -> {new}" for name, (old, new) in found.items())
+        for path, found in set_.items()
+        if found
+    ]
+    return lines + [f"{path or 'the model'}: sizes in its code are rewritten on the fly" for path in shims]
+
+
+def _attributes(module: nn.Module, found: list[Change]) -> dict[str, tuple[int, int]]:
+    """Attributes whose numbers stand in the calls that change, with their new ones."""
+    pairs: dict[int, set[int]] = {}
+    for change in found:
+        for old, new in change.edit.numbers:
+            pairs.setdefault(old, set()).add(new)
+    new_ones: dict[str, tuple[int, int]] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, int) and not isinstance(value, bool) and len(pairs.get(value, ())) == 1:
+            new = next(iter(pairs[value]))
+            if new != value:
+                new_ones[name] = (value, new)
+    return new_ones
+
+
+@dataclass(eq=False)
+class Rewriting:
+    """Carries out some calls of a module's own code with other sizes than are written there, by their number."""
+
+    calls: dict[int, Edited]
+    _modes: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def on(cls, module: nn.Module, calls: dict[int, Edited]) -> None:
+        """Put it on a module; copies of the module have it as well."""
+        known = getattr(module, "actprune_sizes", None)
+        if isinstance(known, Rewriting):
+            earlier = known.calls
+            known.calls = {
+                **earlier,
+                **{place: Chained(earlier[place], edit) if place in earlier else edit for place, edit in calls.items()},
+            }
+            return
+        made = cls(calls)
+        module.__dict__["actprune_sizes"] = made
+        module.register_forward_pre_hook(_enter, prepend=True)
+        module.register_forward_hook(_leave, always_call=True)
+
+
+def _enter(module: nn.Module, inputs: Any) -> None:
+    own = module.actprune_sizes
+    assert isinstance(own, Rewriting)
+    mode = _Rewritten(own.calls)
+    own._modes.append(mode)
+    mode.__enter__()  # type: ignore[no-untyped-call]
+
+
+def _leave(module: nn.Module, inputs: Any, output: Any) -> None:
+    own = module.actprune_sizes
+    assert isinstance(own, Rewriting)
+    own._modes.pop().__exit__(None, None, None)
+
+
+class _Rewritten(TorchFunctionMode):
+    def __init__(self, calls: Mapping[int, Edited]) -> None:
+        super().__init__()
+        self._calls, self._number = calls, 0
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if not sized(name, args, kwargs or {}):
+            return func(*args, **(kwargs or {}))
+        edit = self._calls.get(self._number)
+        self._number += 1
+        if edit is None:
+            return func(*args, **(kwargs or {}))
+        source, call = written(name, args, kwargs or {})
+        return carried_out(edit.of(call), source)

@@ -1,0 +1,39 @@
+"""L2: the structure of any model: what goes together, who reads what, where a norm mixes; from one eager forward."""
+
+from actprune.structure.analysis import Analysis, Mixing, Reader
+from actprune.structure.classes import PINNED, Solved
+from actprune.structure.cost import Costs, Size
+from actprune.structure.exact import Norm, eps_of, norm_of, normed
+from actprune.structure.record import Record, Sized, factor, outputs, sized, tensors
+from actprune.structure.recorder import Recorder, plainly, record
+from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
+from actprune.structure.values import Value
+
+__all__ = [
+    "PINNED",
+    "Analysis",
+    "Bundle",
+    "Costs",
+    "Mixing",
+    "Norm",
+    "Reader",
+    "Record",
+    "Recorder",
+    "Size",
+    "Sized",
+    "Slices",
+    "Solved",
+    "Structure",
+    "Value",
+    "eps_of",
+    "factor",
+    "norm_of",
+    "normed",
+    "outputs",
+    "plainly",
+    "record",
+    "sized",
+    "squared",
+    "tensors",
+    "tensors_of",
+]

@@ -1,0 +1,128 @@
+"""L2: which normalisation a module computes, whoever wrote it, found by trying."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["layer", "group", "rms"]
+
+
+def _reshape(x: Tensor, sizes: list[int]) -> Tensor:
+    """No size of the model's own code: nothing may rewrite it."""
+    made: Tensor = torch.ops.aten.reshape.default(x, sizes)
+    return made
+
+
+_EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+
+
+_USUAL = 1e-5  # of PyTorch's own, where a module has no attribute for it
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm over channels.
+
+    kind    what is computed
+    axis    of the channels: 1 or -1
+    width   channels
+    eps     name of the attribute with the small number, or the number where there is none
+    offset  the weight counts from 0: ``1 + weight``
+    groups  of a group norm
+    """
+
+    kind: Kind
+    axis: int
+    width: int
+    eps: str | float
+    offset: bool = False
+    groups: int = 1
+
+
+def norm_of(module: nn.Module) -> Norm | None:
+    """What a module without children computes, if that is a norm of its input over channels; None: something else."""
+    if isinstance(module, nn.GroupNorm) and type(module).forward is nn.GroupNorm.forward:
+        return Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
+    bare = isinstance(module, nn.RMSNorm) and module.eps is None
+    eps = "eps" if bare else next((name for name in _EPS if isinstance(getattr(module, name, None), float)), None)
+    width = _width(module)
+    if width is None or next(module.children(), None) is not None:
+        return None
+    for axis in (-1, 1):
+        for kind, offset in (("layer", False), ("rms", False), ("rms", True), ("layer", True)):
+            found = Norm(kind, axis, width, _USUAL if eps is None else eps, offset)  # type: ignore[arg-type]
+            if _computes(module, found):
+                return found
+    return None
+
+
+def _width(module: nn.Module) -> int | None:
+    weight = module._parameters.get("weight", None)
+    if weight is None:
+        weight = module._parameters.get("scale", None)
+    if weight is not None:
+        return len(weight) if weight.dim() == 1 else None
+    shape = getattr(module, "normalized_shape", None)
+    return shape[0] if isinstance(shape, (tuple, list)) and len(shape) == 1 else None
+
+
+@torch.no_grad()
+def _computes(module: nn.Module, norm: Norm) -> bool:
+    """Whether the module does what ``norm`` says on random numbers, with weights of random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    try:
+        probe = copy.deepcopy(module).to("cpu", torch.float64).eval()
+        for parameter in probe.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5)
+        shape = (2, 3, norm.width) if norm.axis == -1 else (2, norm.width, 3, 4)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        got = probe(x)
+    except Exception:  # it takes something else: whatever it is, it is not this norm
+        return False
+    if not isinstance(got, Tensor) or got.shape != x.shape:
+        return False
+    weight = probe._parameters.get("weight", probe._parameters.get("scale"))
+    expected = normed(x, norm, weight, probe._parameters.get("bias"), eps_of(probe, norm))
+    return bool((got - expected).abs().max() < 1e-5)  # it may compute in float32 whatever it is given
+
+
+def eps_of(module: nn.Module, norm: Norm) -> float:
+    """The small number; where there is none (``nn.RMSNorm``) PyTorch takes the rounding of the input's type."""
+    known = norm.eps if isinstance(norm.eps, float) else getattr(module, norm.eps)
+    tensor = next(module.parameters(), torch.empty(0))
+    return float(torch.finfo(tensor.dtype).eps if known is None else known)
+
+
+def normed(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """``x`` normalised over ``norm.width`` entries of ``norm.axis``, of which those that are missing are zero."""
+    if norm.kind == "group":
+        return _group_normed(x, norm, weight, bias, eps)
+    mean = 0 if norm.kind == "rms" else x.sum(norm.axis, keepdim=True) / norm.width
+    centred = x - mean
+    missing = norm.width - x.shape[norm.axis]
+    square = (centred.square().sum(norm.axis, keepdim=True) + missing * (mean * mean)) / norm.width
+    return _affine(centred * torch.rsqrt(square + eps), norm, weight, bias)
+
+
+def _group_normed(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    each = _reshape(x, [x.shape[0], norm.groups, -1])
+    positions = x.numel() // (x.shape[0] * x.shape[1])
+    count = norm.width // norm.groups * positions
+    mean = each.sum(-1, keepdim=True) / count
+    centred = each - mean
+    missing = count - each.shape[-1]
+    square = (centred.square().sum(-1, keepdim=True) + missing * mean * mean) / count
+    return _affine(_reshape(centred * torch.rsqrt(square + eps), list(x.shape)), norm, weight, bias)
+
+
+def _affine(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    shape = [1] * x.dim()
+    shape[norm.axis] = -1
+    if weight is not None:
+        x = x * _reshape((1 + weight) if norm.offset else weight, shape)
+    return x if bias is None else x + _reshape(bias, shape)

@@ -1,0 +1,175 @@
+"""L2: one eager forward, noted operation by operation: plain data that is independent of masks and of the values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from actprune.structure.values import Shape
+
+
+class Slot(NamedTuple):
+    """Stands for a tensor in arguments and results."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation.
+
+    op        ATen name without overload: "mm", "relu_"
+    function  the operation itself
+    args      as they were given, tensors as slots
+    outs      slots of the tensors that it returned or overwrote, in order
+    module    path of the innermost module that was running
+    spoils    slots of values that share memory with what it overwrote: their values are not known any more
+    """
+
+    op: str
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outs: tuple[int, ...]
+    module: str
+    spoils: tuple[int, ...] = ()
+
+    def slots(self) -> Iterator[int]:
+        """Every tensor that it reads."""
+        for leaf in tree_leaves((self.args, dict(self.kwargs)), is_leaf=_is_slot):
+            if isinstance(leaf, Slot):
+                yield leaf.number
+
+    def filled(self, values: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keywords with something in the place of every slot."""
+
+        def fill(leaf: Any) -> Any:
+            return values[leaf.number] if isinstance(leaf, Slot) else leaf
+
+        args, kwargs = tree_map(fill, (self.args, dict(self.kwargs)), is_leaf=_is_slot)
+        return args, kwargs
+
+
+SIZED = frozenset({
+    "view", "reshape", "expand", "unflatten", "split", "split_with_sizes", "chunk", "narrow", "repeat", "__getitem__",
+    "zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full", "randn", "rand", "arange",
+    "tensor_split", "unsafe_split", "unsafe_chunk", "pad", "resize", "view_as", "broadcast_to", "fold", "pixel_shuffle",
+    "repeat_interleave", "tile", "flatten", "linspace",
+})  # fmt: skip
+"""Functions that may have sizes written in their arguments."""
+
+_BY_NUMBER = frozenset({
+    "mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "div_", "__truediv__", "__rtruediv__",
+    "__itruediv__", "__rdiv__", "true_divide", "divide",
+})  # fmt: skip
+
+
+def factor(name: str, args: Any, kwargs: Mapping[str, Any]) -> float | None:
+    """The number that a call multiplies or divides a tensor by: it may be made of sizes. None: by no number."""
+    if name not in _BY_NUMBER:
+        return None
+    given = args[-1] if len(args) > 1 else kwargs.get("other")
+    return float(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else None
+
+
+def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call may have sizes in it."""
+    return name in SIZED or factor(name, args, kwargs) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """A call with sizes written in it, as the model's own code made it: ``x.view(b, t, self.heads, -1)``.
+
+    number  how many such calls were made before it within the same call of the module, by its children too
+    source  slot of the tensor that it is made on
+    outs    slots of what it returned
+    """
+
+    module: str
+    number: int
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    source: int | None
+    outs: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Record:
+    """All that one forward has shown.
+
+    shapes   of every slot
+    floats   slots that hold floating-point numbers
+    names    slot -> name of the parameter or buffer that it is (the first of several names)
+    others   slot -> a tensor that the model holds otherwise, or makes of nothing
+    inputs   slots of tensors that the caller gave
+    results  slots of what the model returned
+    calls    per module path: slots of the tensors that it was given and returned, one entry for each call
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
+    floats: list[bool] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    others: dict[int, Tensor] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    sized: list[Sized] = field(default_factory=list)
+    calls: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+
+
+def _is_slot(item: Any) -> bool:
+    return isinstance(item, Slot)
+
+
+def tensors(item: Any) -> list[Tensor]:
+    """Tensors in any pytree, dataclasses and plain objects included."""
+    found: list[Tensor] = []
+    _gather(item, found, set())
+    return found
+
+
+CACHES = ("past_key_values", "past_key_value", "cache_params", "mems", "past_buckets_states")
+"""Names of what a model returns for its own next call: nobody else depends on its sizes."""
+
+
+def outputs(result: Any) -> list[Tensor]:
+    """Tensors that a model returns to its caller; caches for its own next call are none."""
+    if isinstance(result, Mapping):
+        return [each for key, item in result.items() if key not in CACHES for each in outputs(item)]
+    if isinstance(result, (list, tuple)):
+        return [each for item in result for each in outputs(item)]
+    if type(result).__name__.endswith("Cache"):
+        return []
+    return tensors(result)
+
+
+def _gather(item: Any, found: list[Tensor], seen: set[int]) -> None:
+    if isinstance(item, Tensor):
+        found.append(item)
+        return
+    if id(item) in seen or isinstance(item, (str, bytes, int, float, type(None), torch.dtype, torch.device, type)):
+        return
+    seen.add(id(item))
+    if isinstance(item, Mapping):
+        inner = list(item.values())
+    elif isinstance(item, (list, tuple, set, frozenset)):
+        inner = list(item)
+    elif isinstance(item, torch.nn.Module) or callable(item) or type(item).__module__.partition(".")[0] == "torch":
+        inner = _of_distribution(item)
+    else:
+        inner = list(getattr(item, "__dict__", {}).values())
+    for each in inner:
+        _gather(each, found, seen)
+
+
+def _of_distribution(item: Any) -> list[Any]:
+    """A torch object that carries results: a distribution, a packed sequence."""
+    carries = isinstance(item, torch.distributions.Distribution)
+    return list(vars(item).values()) if carries else []

@@ -1,0 +1,531 @@
+"""Units that span layers: what goes is what was asked for, of the network that is really left."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import actprune
+from actprune import Budget, Channel, Head, Pruner, compact, magnitude, methods, recipes
+from actprune.accounting import dense_flop
+from actprune.errors import BudgetError, ModelError, ObservationError, RecipeError
+from actprune.structure import outputs
+
+
+class Block(nn.Module):
+    def __init__(self, width, inner):
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.b = nn.Conv2d(inner, width, 3, padding=1)
+
+    def forward(self, x):
+        return F.relu(x + self.b(F.relu(self.norm(self.a(x)))))
+
+
+class Net(nn.Module):
+    """A residual network: 12 channels in its stream, 16 and 8 within its blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.blocks = nn.Sequential(Block(12, 16), Block(12, 8))
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """4 heads of width 3, which share 2 pairs of keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 12), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.out = nn.Linear(12, 6)
+
+    def forward(self, x):
+        b, t, _ = x.shape
+        q = self.q(x).view(b, t, 4, 3).transpose(1, 2)
+        k, v = (f(x).view(b, t, 2, 3).transpose(1, 2).repeat_interleave(2, 1) for f in (self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, 12))
+
+
+class Layer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.up, self.down = Attention(), nn.Linear(6, 10), nn.Linear(10, 6)
+
+    def forward(self, x):
+        x = x + self.attention(x)
+        return x + self.down(F.gelu(self.up(x)))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    model = Net()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return model.eval()
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), Layer(), Layer(), nn.Linear(6, 3)).eval()
+
+
+def images(count=2):
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def sequences():
+    return torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+def pruned(model, recipe, x, **options):
+    pruner = Pruner(model, recipe, example=x, **options)
+    return pruner, pruner.prune()
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def in_bytes(model):
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def flop(model, x):
+    return sum(dense_flop(model, ((x,), {}), len(x)).values())
+
+
+def assert_equal(model, small, x):
+    with torch.no_grad():
+        expected, got = outputs(model(x)), outputs(small(x))
+    for one, other in zip(expected, got, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+# ---- what is removed ------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_of_the_stream_goes_with_every_slice_of_it(net):
+    with torch.no_grad():
+        for weight in (net.stem.weight, net.blocks[0].b.weight, net.blocks[1].b.weight):
+            weight[3] *= 1e-3
+    pruner, _ = pruned(net, magnitude(budget=Budget.channels(1 / 36), unit=Channel()), images())
+    masks = pruner.masks
+    gone = {name: torch.nonzero(~mask.flatten(1).any(1)).flatten().tolist() for name, mask in masks.items()
+            if mask.dim() > 1}  # fmt: skip
+    assert gone == {
+        "stem.weight": [3], "blocks.0.b.weight": [3], "blocks.1.b.weight": [3],
+        "blocks.0.a.weight": [], "blocks.1.a.weight": [], "head.weight": [],
+    }  # fmt: skip
+    for name in ("blocks.0.a.weight", "blocks.1.a.weight", "head.weight"):
+        assert not masks[name][:, 3].any()
+        assert masks[name][:, :3].all()
+    for name in ("norm.weight", "norm.bias", "blocks.0.b.bias"):
+        assert (~masks[name]).nonzero().flatten().tolist() == [3]
+    assert not net.norm.bias[3]
+    assert not net.norm.weight[3]
+    small = compact(net, pruner.state)
+    assert small.stem.out_channels == 11
+    assert small.head.in_features == 11
+    assert_equal(net, small, images(3))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_budget_is_met_within_one_group_in_what_is_really_left(net, share, scope):
+    whole = {"parameters": count(net), "bytes": in_bytes(net), "flop": flop(net, images())}
+    largest = {"parameters": 12 * 9 * 8, "bytes": 4 * 12 * 9 * 8, "flop": 2 * 64 * 12 * 9 * 8}
+    budgets = {
+        "parameters": Budget.parameters(round((1 - share) * whole["parameters"])),
+        "bytes": Budget.bytes(round((1 - share) * whole["bytes"])),
+        "flop": Budget.flop(1 - share),
+    }
+    for kind, budget in budgets.items():
+        model = copy.deepcopy(net)
+        pruner, report = pruned(model, magnitude(budget=budget, unit=Channel(), scope=scope), images())
+        small = compact(model, pruner.state)
+        left = {"parameters": count(small), "bytes": in_bytes(small), "flop": flop(small, images())}[kind]
+        assert report.actual == pytest.approx(1 - left / whole[kind], abs=1e-9), kind
+        assert report.target == pytest.approx(share, abs=1e-3)
+        asked = (1 - share) * whole[kind]
+        assert asked - largest[kind] <= left <= asked + 1, kind
+        assert_equal(model, small, images(3))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_share_of_the_channels(net, scope):
+    pruner, report = pruned(net, magnitude(budget=Budget.channels(0.5), unit=Channel(), scope=scope), images())
+    assert report.actual == 0.5
+    small = compact(net, pruner.state)
+    widths = small.stem.out_channels, small.blocks[0].a.out_channels, small.blocks[1].a.out_channels
+    assert sum(widths) == 18
+    assert scope == "global" or widths == (6, 8, 4)
+    assert "coupled channels" in str(report)
+    assert "target 50.00%" in str(report)
+
+
+def test_sparsity_counts_all_parameters_of_the_network(net):
+    before = count(net)
+    pruner, report = pruned(net, magnitude(0.5, unit=Channel()), images())
+    left = count(compact(net, pruner.state))
+    assert report.actual == pytest.approx(1 - left / before)
+    assert 0.5 <= report.actual < 0.6
+
+
+# ---- widths ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("multiple", [2, 4])
+def test_what_is_left_is_a_multiple(net, multiple):
+    unit = Channel(round_to=multiple)
+    pruner, report = pruned(net, magnitude(budget=Budget.channels(0.4), unit=unit), images())
+    assert report.actual >= 0.4
+    small = compact(net, pruner.state)
+    for conv in (small.stem, small.blocks[0].a, small.blocks[1].a):
+        assert conv.out_channels % multiple == 0
+
+
+def test_bundles_are_bounded_by_pattern(net):
+    unit = Channel(at_most=(("stem.*", 0.0), ("*", 0.5)))
+    pruner, _ = pruned(net, magnitude(budget=Budget.channels(12 / 36), unit=unit), images())
+    small = compact(net, pruner.state)
+    assert (small.stem.out_channels, small.blocks[0].a.out_channels, small.blocks[1].a.out_channels) == (12, 8, 4)
+    with pytest.raises(BudgetError, match=r"at most 0\.333333.*raise at_most="):
+        pruned(Net(), magnitude(budget=Budget.channels(0.4), unit=unit), images())
+
+
+def test_uniform_widths_for_alike_places(transformer):
+    with torch.no_grad():
+        transformer[1].up.weight.mul_(torch.linspace(0.01, 1, 10)[:, None])
+    unit = Channel(uniform=True, normalize=False)
+    pruner, _ = pruned(transformer, magnitude(budget=Budget.channels(0.4), unit=unit, scope="global"), sequences())
+    small = compact(transformer, pruner.state)
+    assert small[1].up.out_features == small[2].up.out_features < 10
+    assert small[1].attention.q.out_features == small[2].attention.q.out_features
+    assert_equal(transformer, small, sequences())
+    uneven = Channel(normalize=False)
+    again = nn.Sequential(nn.Linear(5, 6), Layer(), Layer(), nn.Linear(6, 3)).eval()
+    with torch.no_grad():
+        again[1].up.weight.mul_(1e-3)
+    pruner, _ = pruned(again, magnitude(budget=Budget.channels(0.3), unit=uneven, scope="global"), sequences())
+    assert compact(again, pruner.state)[1].up.out_features < 10 == compact(again, pruner.state)[2].up.out_features
+
+
+def test_heads_go_with_the_keys_and_values_that_they_share(transformer):
+    pruner, report = pruned(
+        transformer, magnitude(budget=Budget.channels(0.5), unit=Head(), scope="layer"), sequences()
+    )
+    assert report.actual == 0.5
+    small = compact(transformer, pruner.state)
+    for layer in small[1:3]:
+        assert [f.out_features for f in (layer.attention.q, layer.attention.k, layer.attention.v)] == [6, 3, 3]
+        assert layer.attention.out.in_features == 6
+        assert layer.up.out_features == 10
+    assert_equal(transformer, small, sequences())
+
+
+def test_no_head_to_remove_is_said(net):
+    with pytest.raises(ModelError, match=r"Head\(.*finds nothing that could be removed"):
+        pruned(net, magnitude(budget=Budget.channels(0.5), unit=Head()), images())
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_score_of_a_group_is_that_of_its_members():
+    """Rows (1, 1), (2, 2), (6, 6) of one layer and (9, 9), (3, 3), (0, 0) of the other: by mean the second goes."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 3, bias=False), nn.Linear(2, 3, bias=False)
+            self.head = nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.head(self.a(x) + self.b(x))
+
+    def lowest(**options):
+        model = Sum()
+        with torch.no_grad():
+            model.a.weight.copy_(torch.tensor([1.0, 2.0, 6.0])[:, None].expand(3, 2))
+            model.b.weight.copy_(torch.tensor([9.0, 3.0, 0.0])[:, None].expand(3, 2))
+        unit = Channel(**options)
+        pruner, _ = pruned(model, magnitude(budget=Budget.channels(1 / 3), unit=unit), torch.randn(2, 2))
+        return int((~pruner.masks["a.weight"]).all(1).nonzero())
+
+    # means are 3 and 4: normalised (1/3, 2/3, 2) and (9/4, 3/4, 0)
+    assert lowest(reduce="mean") == 1  # 2.58, 1.42, 2
+    assert lowest(reduce="sum", normalize=False) == 1  # 10, 5, 6
+    assert lowest(reduce="max", normalize=True) == 1  # 2.25, .75, 2
+    assert lowest(reduce="max", normalize=False) == 1  # 9, 3, 6
+
+
+CRITERIA = {
+    "magnitude": magnitude, "random": methods.random, "wanda": methods.wanda, "taylor": methods.taylor,
+    "activation": actprune.activation, "geometric_median": methods.geometric_median, "slimming": methods.slimming,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CRITERIA))
+@pytest.mark.parametrize("kind", ["net", "transformer"])
+def test_every_criterion_ranks_groups(name, kind, request):
+    model, x = request.getfixturevalue(kind), images() if kind == "net" else sequences()
+    if kind == "transformer" and name == "slimming":
+        model = nn.Sequential(model[0], nn.LayerNorm(6), *model[1:]).eval()
+    recipe = CRITERIA[name](budget=Budget.channels(0.3), unit=Channel())
+    pruner = Pruner(model, recipe, example=x)
+    with pruner.observe():
+        out = model(x)
+        if any(type(each).__name__ == "Gradient" for each in recipe.evidence):
+            out.square().sum().backward()
+    report = pruner.prune()
+    assert report.actual >= 0.3
+    small = compact(model, pruner.state)
+    assert count(small) < count(model)
+    assert_equal(model, small, x)
+
+
+def test_slimming_takes_the_smallest_scales_and_says_what_has_none(net):
+    with torch.no_grad():
+        net.blocks[0].norm.weight[:4] = 0.01
+    pruner, report = pruned(net, methods.slimming(budget=Budget.channels(4 / 36)), images())
+    assert (~pruner.masks["blocks.0.a.weight"]).flatten(1).all(1).nonzero().flatten().tolist() == [0, 1, 2, 3]
+    bare = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    _, report = pruned(bare.eval(), methods.slimming(budget=Budget.channels(0.5)), torch.randn(2, 4))
+    assert any("3.weight and what goes with it stay" in note for note in report.notes)
+
+
+def test_scales_need_units_that_have_some():
+    with pytest.raises(RecipeError, match=r"scores the scales of norms.*unit=Channel\(\)"):
+        dataclasses.replace(magnitude(0.5), criterion=actprune.criteria.NormScale())
+
+
+def test_the_filter_nearest_to_the_others_goes_first():
+    """Filters on a line: sums of distances are 11.5, 10.5, 10.5 and 26.5, so one of the middle two goes."""
+    model = nn.Sequential(nn.Linear(1, 4, bias=False), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5], [1.0], [2.0], [10.0]]))
+    pruner, _ = pruned(model, methods.geometric_median(budget=Budget.channels(0.25)), torch.rand(2, 1))
+    assert pruner.masks["0.weight"].flatten().tolist() in ([True, False, True, True], [True, True, False, True])
+
+
+# ---- over time ------------------------------------------------------------------------------------------------------
+
+
+def test_pruning_further_keeps_what_is_gone_and_counts_it(net):
+    recipe = magnitude(budget=Budget.channels(0.6), unit=Channel(), schedule=actprune.schedules.Cubic(0, 3, 1))
+    pruner = Pruner(net, recipe, example=images())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    pruner.attach(optimizer)
+    net.train()
+    before, actuals = {}, []
+    for _ in range(5):
+        optimizer.zero_grad()
+        net(images(8)).square().mean().backward()
+        optimizer.step()
+        for name, mask in pruner.masks.items():
+            assert not net.get_parameter(name)[~mask].any(), name  # scales and biases are held, too
+            assert not (mask & ~before.get(name, torch.ones_like(mask))).any()
+        before = {name: mask.clone() for name, mask in pruner.masks.items()}
+        actuals.append(pruner.last_report.actual)
+    assert actuals == sorted(actuals)
+    assert actuals[-1] >= 0.6
+    net.eval()
+    assert_equal(net, compact(net, pruner.state), images(3))
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(net):
+    recipe = magnitude(budget=Budget.channels(0.6), unit=Channel(), schedule=actprune.schedules.Cubic(0, 4, 2))
+
+    def go_on(model, pruner, steps):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner.attach(optimizer)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(images(8)).square().mean().backward()
+            optimizer.step()
+        pruner.detach()
+
+    whole = copy.deepcopy(net)
+    uninterrupted = Pruner(whole, recipe, example=images())
+    go_on(whole, uninterrupted, 6)
+    first = Pruner(net, recipe, example=images())
+    go_on(net, first, 3)
+    again = copy.deepcopy(net)
+    second = Pruner(again, recipe, example=images())
+    second.load_state_dict(first.state_dict())
+    go_on(again, second, 3)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    for name, mask in uninterrupted.masks.items():
+        assert torch.equal(mask, second.masks[name]), name
+
+
+def test_rounds_of_pruning_training_and_compacting(net):
+    """The optimizer goes on with the small network, which a second Pruner makes smaller still."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+
+    def train(model):
+        model.train()
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(images(8)).square().mean().backward()
+            optimizer.step()
+        model.eval()
+
+    train(net)
+    model, sizes = net, [count(net)]
+    for _ in range(2):
+        pruner = Pruner(model, magnitude(budget=Budget.channels(0.3), unit=Channel()), example=images())
+        pruner.prune()
+        model = compact(model, pruner.state, optimizer=optimizer)
+        assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+            id(p) for p in model.parameters()
+        }
+        for parameter in model.parameters():
+            assert optimizer.state[parameter]["momentum_buffer"].shape == parameter.shape
+        train(model)
+        sizes.append(count(model))
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+# ---- what is left alone, and errors ---------------------------------------------------------------------------------
+
+
+def test_a_skipped_layer_keeps_its_width_and_is_named(net):
+    recipe = magnitude(budget=Budget.channels(0.5), unit=Channel(), scope="layer")
+    pruner, report = pruned(net, recipe, images(), skip=["stem"])
+    small = compact(net, pruner.state)
+    assert small.stem.out_channels == 12
+    assert (small.blocks[0].a.out_channels, small.blocks[1].a.out_channels) == (8, 4)
+    assert any("stem.weight and what goes with it stay: skipped" in note for note in report.notes)
+
+
+def test_a_group_larger_than_the_budget_is_an_error_and_changes_nothing(net):
+    before = copy.deepcopy(net.state_dict())
+    recipe = magnitude(budget=Budget.parameters(10), unit=Channel())
+    with pytest.raises(BudgetError, match=r"whole coupled channels can remove at most 0\.\d+; ask for less"):
+        pruned(net, recipe, images())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+
+
+def test_the_structure_must_have_been_seen(net):
+    pruner = Pruner(net, magnitude(budget=Budget.channels(0.5), unit=Channel()))
+    with pytest.raises(ObservationError, match="example="):
+        pruner.prune()
+    with pruner.observe():
+        net(images())
+    assert pruner.prune().actual == 0.5
+
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(self.a(x)).view(77)
+
+
+HALF = magnitude(budget=Budget.channels(0.5), unit=Channel())
+BAD = {
+    "shape": (
+        Net,
+        torch.zeros(2, 4, 8, 8),
+        r"fails on the example itself, of shape \(2, 4, 8, 8\) torch.float32 on cpu",
+    ),
+    "dtype": (Net, torch.zeros(2, 3, 8, 8, dtype=torch.int64), "give an example of the shape and type"),
+    "meta example": (Net, torch.zeros(2, 3, 8, 8, device="meta"), "parameters are on cpu: bring both to one device"),
+    "meta model": (lambda: Net().to("meta"), torch.zeros(2, 3, 8, 8), "meta device and have no values: load"),
+    "fails itself": (Fails, torch.zeros(2, 3), r"Fails fails on the example itself.*\[77\]"),
+    "scripted": (lambda: torch.jit.script(Net()), torch.zeros(2, 3, 8, 8), "prune the module that it was made from"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", BAD)
+def test_a_model_and_an_example_that_do_not_fit_are_one_clear_error(kind):
+    build, example, words = BAD[kind]
+    model = build()
+    with pytest.raises(ModelError, match=words):
+        Pruner(model, HALF, example=example).prune()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_a_quantised_layer_is_named():
+    with torch.random.fork_rng():
+        model = torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(ModelError, match=r"head is quantised .* compact the float model, then quantise the result"):
+        Pruner(model, HALF, example=images())
+
+
+def test_a_model_in_training_mode_is_looked_at_with_one_example_and_stays_as_it_is(net):
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    pruner = Pruner(net, HALF, example=images(1))
+    assert net.training
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    pruner.prune()
+    small = compact(net, pruner.state)
+    assert small.training
+
+
+def test_an_operation_without_a_rule_is_named_with_what_it_cost():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.c(F.relu(self.b(torch.linalg.svd(self.a(x))[2][: len(x)])))
+
+    _, report = pruned(Odd(), HALF, torch.randn(4, 3))
+    assert any("_linalg_svd (in the model) has no rule" in note for note in report.notes)
+
+
+def test_only_some_layers(net):
+    recipe = magnitude(budget=Budget.channels(0.5), unit=Channel(), scope="layer")
+    pruner, report = pruned(net, recipe, images(), only=["blocks.0.a"])
+    small = compact(net, pruner.state)
+    assert (small.stem.out_channels, small.blocks[0].a.out_channels, small.blocks[1].a.out_channels) == (12, 8, 8)
+    assert any("not in only=" in note for note in report.notes)
+    with pytest.raises(ModelError, match=r"only='blocks.2' matches no layer"):
+        Pruner(net, recipe, example=images(), only=["blocks.2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"unit": Channel(), "scope": "row"}, "scope='row'"),
+        ({"unit": Channel(), "remove_dead": True}, "remove_dead=False"),
+        ({"budget": Budget.channels(0.5)}, r"use unit=Channel\(\) or Head\(\)"),
+        ({"budget": Budget.bytes(100)}, r"use unit=Channel\(\) or Head\(\)"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_a_remedy(options, words):
+    with pytest.raises(RecipeError, match=words):
+        magnitude(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"round_to": 0}, "round_to >= 1"), ({"at_most": 1.5}, "share 0..1"), ({"reduce": "median"}, "reduce")],
+)
+def test_unknown_options_of_a_unit(options, words):
+    with pytest.raises(RecipeError, match=words):
+        Channel(**options)
+
+
+def test_a_recipe_with_units_is_stored_as_plain_data():
+    recipe = magnitude(budget=Budget.channels(0.5), unit=Channel(round_to=8, at_most=(("stem.*", 0.5),)))
+    assert recipes.from_dict(recipes.to_dict(recipe)) == recipe
