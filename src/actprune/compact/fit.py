@@ -107,7 +107,7 @@ class _Fitting(TorchFunctionMode):
         if not sized(name, args, kwargs):
             return func(*args, **kwargs)
         key = self._stack[-1], self._frames[-1]
-        self._frames = [number + 1 for number in self._frames]
+        self._frames[-1] += 1
         number = self._calls.get(key, 0)
         self._calls[key] = number + 1
         known = self._expected.get(key, [])
@@ -244,9 +244,13 @@ def _attributes(module: nn.Module, found: list[Change]) -> dict[str, tuple[int, 
 
 @dataclass(eq=False)
 class Rewriting:
-    """Carries out some calls of a module's own code with other sizes than are written there, by their number."""
+    """Carries out some calls of a module's own code with other sizes than are written there, by their number.
+
+    depth  how many modules within it are running: their calls are not its own
+    """
 
     calls: dict[int, Edited]
+    depth: int = 0
     _modes: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -264,32 +268,54 @@ class Rewriting:
         module.__dict__["actprune_sizes"] = made
         module.register_forward_pre_hook(_enter, prepend=True)
         module.register_forward_hook(_leave, always_call=True)
+        for inner in module.modules():
+            if inner is not module:
+                made._watch(inner)
+
+    def _watch(self, inner: nn.Module) -> None:
+        if "actprune_within" not in inner.__dict__:
+            inner.__dict__["actprune_within"] = []
+            inner.register_forward_pre_hook(_deeper, prepend=True)
+            inner.register_forward_hook(_higher, always_call=True)
+        inner.__dict__["actprune_within"].append(self)
 
 
 def _enter(module: nn.Module, inputs: Any) -> None:
     own = module.actprune_sizes
     assert isinstance(own, Rewriting)
-    mode = _Rewritten(own.calls)
-    own._modes.append(mode)
+    mode = _Rewritten(own)
+    own._modes.append((mode, own.depth))
+    own.depth = 0
     mode.__enter__()  # type: ignore[no-untyped-call]
 
 
 def _leave(module: nn.Module, inputs: Any, output: Any) -> None:
     own = module.actprune_sizes
     assert isinstance(own, Rewriting)
-    own._modes.pop().__exit__(None, None, None)
+    mode, own.depth = own._modes.pop()
+    mode.__exit__(None, None, None)
+
+
+def _deeper(module: nn.Module, inputs: Any) -> None:
+    for each in module.__dict__["actprune_within"]:
+        each.depth += 1
+
+
+def _higher(module: nn.Module, inputs: Any, output: Any) -> None:
+    for each in module.__dict__["actprune_within"]:
+        each.depth -= 1
 
 
 class _Rewritten(TorchFunctionMode):
-    def __init__(self, calls: Mapping[int, Edited]) -> None:
+    def __init__(self, own: Rewriting) -> None:
         super().__init__()
-        self._calls, self._number = calls, 0
+        self._own, self._number = own, 0
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if not sized(name, args, kwargs or {}):
+        if self._own.depth or not sized(name, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
-        edit = self._calls.get(self._number)
+        edit = self._own.calls.get(self._number)
         self._number += 1
         if edit is None:
             return func(*args, **(kwargs or {}))

@@ -86,7 +86,7 @@ def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
 class Sized:
     """A call with sizes written in it, as the model's own code made it: ``x.view(b, t, self.heads, -1)``.
 
-    number  how many such calls were made before it within the same call of the module, by its children too
+    number  how many such calls the module's own code made before it within the same call of the module
     source  slot of the tensor that it is made on
     outs    slots of what it returned
     """

@@ -75,7 +75,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._given = {id(tensor): tensor for tensor in tensors(given)}
         self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
         self._stack: list[str] = [""]
-        self._frames: list[int] = [0]  # sized calls so far inside each module on the stack
+        self._frames: list[int] = [0]  # sized calls so far of each module on the stack itself
         self._held: dict[int, tuple[Tensor, int]] = {}  # parameters and buffers: they must not be marked
         self._memory: dict[int, list[weakref.ref[Tensor]]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
@@ -232,7 +232,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = tree_map(lambda leaf: None if isinstance(leaf, Tensor) else leaf, (tuple(args), dict(kwargs)))
         outs = tuple(self._slot(tensor).number for tensor in tensors(out))
         self.record.sized.append(Sized(self._stack[-1], self._frames[-1], name, given[0], given[1], source, outs))
-        self._frames = [number + 1 for number in self._frames]
+        self._frames[-1] += 1
 
 
 class _Sizes(TorchFunctionMode):
