@@ -53,6 +53,7 @@ def columns_name(weight: str) -> str:
 def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of the user's model whose layers hold the small tensors."""
     cut: dict[int, Any] = {id(tensor): tensors[name] for name, tensor in tensors_of(model).items()}
+    cut.update(_kept_aside(plan))
     small = copy.deepcopy(model, cut)  # so that no tensor is copied whole first
     for weight in plan.gathers:
         path = weight.removesuffix(".weight")
@@ -66,6 +67,16 @@ def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn
         refit(module)
         _refit_bare(plan, path, module)
     return small
+
+
+def _kept_aside(plan: Plan) -> dict[int, Tensor]:
+    """Tensors that the model holds otherwise (a table that it has made once) without what goes, by identity."""
+    fates, found = plan.fates, {}
+    for slot, tensor in plan.fates.found.record.others.items():
+        lines = fates.lines(fates.found.values[slot])
+        if any(line is not None for line in lines):
+            found[id(tensor)] = sliced(tensor.detach(), lines)
+    return found
 
 
 def _refit_bare(plan: Plan, path: str, module: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actprune.compact.fates import Fates
-from actprune.compact.sizes import Around, Chained, Edited, Multiplied, StuckError, Written, rewritten
+from actprune.compact.sizes import Around, Averaged, Chained, Edited, Multiplied, StuckError, Written, rewritten
 from actprune.structure import Sized, Value, factor, sized, tensors
 
 
@@ -72,6 +72,7 @@ class _Fitting(TorchFunctionMode):
         self.found: dict[tuple[str, int], Change] = {}
         self._paths = {id(module): path for path, module in reversed(list(small.named_modules()))}
         self._expected, self._fates = expected, fates
+        self._norms = {mixing.module for mixing in fates.found.mixings}
         self._calls: dict[tuple[str, int], int] = {}
         self._stack: list[str] = [""]
         self._frames: list[int] = [0]
@@ -114,9 +115,15 @@ class _Fitting(TorchFunctionMode):
         call = known[number] if number < len(known) else None
         if call is None or call.name != name:
             return func(*args, **kwargs)
-        by = factor(name, args, kwargs)
+        return self._fitted(key, call, func, args, kwargs)
+
+    def _fitted(self, key: tuple[str, int], call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+        """The call as it stands, or as it has to be carried out."""
+        by = factor(call.name, args, kwargs)
         if by is not None:
             return self._by_number(key, call, by, func, args, kwargs)
+        if call.name == "mean":
+            return self._mean(key, call, func, args, kwargs)
         concerned = self._concerned(call)
         try:
             out = func(*args, **kwargs)
@@ -137,6 +144,23 @@ class _Fitting(TorchFunctionMode):
         self.found[key] = Change(*key, edit)
         source, now = written(call.name, args, kwargs)
         return carried_out(edit.of(now), source)
+
+    def _mean(self, key: tuple[str, int], call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+        """A mean over an axis of which some goes stays one over all there were (norms are seen to by themselves)."""
+        out = func(*args, **kwargs)
+        if call.source is None or call.module in self._norms:
+            return out
+        value = self._fates.found.values[call.source]
+        given = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        axes = range(len(value.shape)) if given is None else [given] if isinstance(given, int) else given
+        ratio = 1.0
+        for axis in axes:
+            line = self._fates.lines(value)[axis]
+            ratio *= 1.0 if line is None else float(line.double().mean())
+        if ratio == 1:
+            return out
+        self.found[key] = Change(*key, Averaged(ratio))
+        return out * ratio
 
     def _concerned(self, call: Sized) -> bool:
         """Whether anything goes from what the call is made on, or gives."""
@@ -178,10 +202,10 @@ def written(name: str, args: Any, kwargs: Any) -> tuple[Tensor | None, Written]:
 def carried_out(call: Written, source: Tensor | None) -> Any:
     """The call itself."""
     if call.name == "pad":
-        return nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
-    if source is None:
-        return getattr(torch, call.name)(*call.args, **call.kwargs)
-    return getattr(source, call.name)(*call.args, **call.kwargs)
+        out = nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
+    else:
+        out = getattr(torch if source is None else source, call.name)(*call.args, **call.kwargs)
+    return out if call.scale == 1 else out * call.scale
 
 
 def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attributes: bool = True) -> list[str]:

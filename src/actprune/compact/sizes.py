@@ -21,11 +21,12 @@ class StuckError(Exception):
 
 
 class Written(NamedTuple):
-    """A call: the function's name, and its arguments behind the tensor itself."""
+    """A call: the function's name, its arguments behind the tensor itself, and what its result is multiplied by."""
 
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    scale: float = 1.0
 
 
 class Around(NamedTuple):
@@ -118,6 +119,18 @@ class Multiplied:
         if call.args:
             return Written(call.name, (call.args[0] * self.ratio, *call.args[1:]), call.kwargs)
         return Written(call.name, (), {**call.kwargs, "other": call.kwargs["other"] * self.ratio})
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A mean over some of ``1 / ratio`` times as many entries, of which the others were zero."""
+
+    ratio: float
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    def of(self, call: Written) -> Written:
+        """The same mean, times the ratio."""
+        return call._replace(scale=call.scale * self.ratio)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ class Norm:
 
 def norm_of(module: nn.Module) -> Norm | None:
     """What a module without children computes, if that is a norm of its input over channels; None: something else."""
-    if isinstance(module, nn.GroupNorm) and type(module).forward is nn.GroupNorm.forward:
-        return Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
+    if isinstance(module, nn.GroupNorm):
+        found = Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
+        return found if type(module).forward is nn.GroupNorm.forward or _computes(module, found) else None
     bare = isinstance(module, nn.RMSNorm) and module.eps is None
     eps = "eps" if bare else next((name for name in _EPS if isinstance(getattr(module, name, None), float)), None)
     width = _width(module)

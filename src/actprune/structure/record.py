@@ -59,9 +59,9 @@ SIZED = frozenset({
     "view", "reshape", "expand", "unflatten", "split", "split_with_sizes", "chunk", "narrow", "repeat", "__getitem__",
     "zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full", "randn", "rand", "arange",
     "tensor_split", "unsafe_split", "unsafe_chunk", "pad", "resize", "view_as", "broadcast_to", "fold", "pixel_shuffle",
-    "repeat_interleave", "tile", "flatten", "linspace",
+    "repeat_interleave", "tile", "flatten", "linspace", "mean",
 })  # fmt: skip
-"""Functions that may have sizes written in their arguments."""
+"""Functions that may have sizes written in their arguments, or divide by one (a mean)."""
 
 _BY_NUMBER = frozenset({
     "mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "div_", "__truediv__", "__rtruediv__",
