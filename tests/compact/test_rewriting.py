@@ -93,9 +93,27 @@ def test_a_table_that_the_model_has_kept_is_cut_as_well():
     x = torch.randn(2, 5, 6)
     model, small = half(Kept(), x)
     assert small.bias.shape == (2, 5, 5)
-    assert small.made["bias"].shape == (2, 5, 5)
     assert model.made["bias"].shape == (4, 5, 5)
     assert_equal(model, small, x, torch.randn(3, 5, 6))
+    assert small.made["bias"].shape == (2, 5, 5)
+
+
+class Fixed(nn.Module):
+    """A table that it does not make itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.made = nn.Linear(6, 8), nn.Linear(8, 2), {"scale": torch.rand(8) + 0.5}
+
+    def forward(self, x):
+        return self.b(F.relu(self.a(x)) * self.made["scale"])
+
+
+def test_a_table_that_the_model_cannot_make_is_cut():
+    model, small = half(Fixed())
+    assert small.made["scale"].shape == (4,)
+    assert model.made["scale"].shape == (8,)
+    assert_equal(model, small, X)
 
 
 class Standardised(nn.Conv2d):
@@ -136,7 +154,7 @@ class Shuffled(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.norm(self.a(x)))
-        return self.c(F.relu(self.b(x)).view(len(x), 6 * 16) * 0.5)
+        return self.c(F.relu(self.b(x)).view(x.shape[0], 6 * 16) * 0.5)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

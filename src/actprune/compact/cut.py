@@ -14,7 +14,7 @@ from actprune.compact.gathered import GatheredLinear
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError, ModelError
 from actprune.program import first_names
-from actprune.structure import tensors_of
+from actprune.structure import tables, tensors_of
 
 
 def sliced(tensor: Tensor, kept: list[Tensor | None]) -> Tensor:
@@ -63,6 +63,9 @@ def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn
         bias = tensors[name]
         assert isinstance(bias, nn.Parameter)
         small.get_submodule(path)._parameters[leaf] = bias
+    if plan.fates.found.record.remade:
+        for table in tables(small):
+            table.clear()
     for path, module in small.named_modules():
         refit(module)
         _refit_bare(plan, path, module)

@@ -201,8 +201,13 @@ def _sizes(call: Written) -> tuple[list[Any], Callable[[list[Any]], Written]]:
     first = call.args[0] if call.args else ()
     if isinstance(first, (list, tuple)):
         return list(first), lambda new: Written(call.name, (tuple(new), *call.args[1:]), call.kwargs)
-    count = next((n for n, item in enumerate(call.args) if not isinstance(item, (int, torch.SymInt))), len(call.args))
+    count = next((n for n, item in enumerate(call.args) if not _is_size(item)), len(call.args))
     return list(call.args[:count]), lambda new: Written(call.name, (tuple(new), *call.args[count:]), call.kwargs)
+
+
+def _is_size(item: Any) -> bool:
+    """A number; to ``torch.jit.trace`` a size is a tensor of no axis."""
+    return isinstance(item, (int, torch.SymInt)) or (isinstance(item, Tensor) and not item.dim())
 
 
 def _with_keyword(call: Written, key: str, sizes: list[Any]) -> Written:

@@ -5,7 +5,7 @@ from actprune.structure.classes import PINNED, Solved
 from actprune.structure.cost import Costs, Size
 from actprune.structure.exact import Norm, eps_of, norm_of, normalised
 from actprune.structure.record import Record, Sized, factor, outputs, sized, tensors
-from actprune.structure.recorder import Recorder, plainly, record
+from actprune.structure.recorder import Recorder, plainly, record, tables
 from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
 from actprune.structure.values import Value
 
@@ -34,6 +34,7 @@ __all__ = [
     "record",
     "sized",
     "squared",
+    "tables",
     "tensors",
     "tensors_of",
 ]

@@ -86,7 +86,7 @@ def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
 class Sized:
     """A call with sizes written in it, as the model's own code made it: ``x.view(b, t, self.heads, -1)``.
 
-    number  how many such calls the module's own code made before it within the same call of the module
+    number  how many calls of this name the module's own code made before it within the same call of the module
     source  slot of the tensor that it is made on
     outs    slots of what it returned
     """
@@ -111,6 +111,7 @@ class Record:
     inputs   slots of tensors that the caller gave
     results  slots of what the model returned
     calls    per module path: slots of the tensors that it was given and returned, one entry for each call
+    remade   tables that modules keep of earlier forwards were made anew
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -122,6 +123,7 @@ class Record:
     results: list[int] = field(default_factory=list)
     sized: list[Sized] = field(default_factory=list)
     calls: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+    remade: bool = False
 
 
 def _is_slot(item: Any) -> bool:
