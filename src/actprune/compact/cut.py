@@ -14,7 +14,7 @@ from actprune.compact.gathered import GatheredLinear
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError, ModelError
 from actprune.program import first_names
-from actprune.structure import tensors_of
+from actprune.structure import tables, tensors_of
 
 
 def sliced(tensor: Tensor, kept: list[Tensor | None]) -> Tensor:
@@ -53,6 +53,7 @@ def columns_name(weight: str) -> str:
 def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of the user's model whose layers hold the small tensors."""
     cut: dict[int, Any] = {id(tensor): tensors[name] for name, tensor in tensors_of(model).items()}
+    cut.update(_kept_aside(plan))
     small = copy.deepcopy(model, cut)  # so that no tensor is copied whole first
     for weight in plan.gathers:
         path = weight.removesuffix(".weight")
@@ -62,10 +63,23 @@ def as_module(plan: Plan, model: nn.Module, tensors: Mapping[str, Tensor]) -> nn
         bias = tensors[name]
         assert isinstance(bias, nn.Parameter)
         small.get_submodule(path)._parameters[leaf] = bias
+    if plan.fates.found.record.remade:
+        for table in tables(small):
+            table.clear()
     for path, module in small.named_modules():
         refit(module)
         _refit_bare(plan, path, module)
     return small
+
+
+def _kept_aside(plan: Plan) -> dict[int, Tensor]:
+    """Tensors that the model holds otherwise (a table that it has made once) without what goes, by identity."""
+    fates, found = plan.fates, {}
+    for slot, tensor in plan.fates.found.record.others.items():
+        lines = fates.lines(fates.found.values[slot])
+        if any(line is not None for line in lines):
+            found[id(tensor)] = sliced(tensor.detach(), lines)
+    return found
 
 
 def _refit_bare(plan: Plan, path: str, module: Any) -> None:

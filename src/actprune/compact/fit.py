@@ -4,6 +4,7 @@ them, and rewritten on the fly where there are none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,15 +15,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actprune.compact.fates import Fates
-from actprune.compact.sizes import Around, Chained, Edited, Multiplied, StuckError, Written, rewritten
+from actprune.compact.sizes import Around, Averaged, Chained, Edited, Multiplied, StuckError, Written, rewritten
 from actprune.structure import Sized, Value, factor, sized, tensors
+
+Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One call that has to read otherwise: the ``number``-th within a call of the module at ``module``."""
+    """One call that has to read otherwise: the ``number``-th of its name within a call of the module at ``module``.
+
+    By name, since a table that is made once and kept is read without what has made it from then on.
+    """
 
     module: str
+    name: str
     number: int
     edit: Edited
 
@@ -32,9 +39,9 @@ def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Cha
 
     Raises StuckError (with the ``Sized``) where none fit.
     """
-    expected: dict[tuple[str, int], list[Sized]] = {}
+    expected: dict[Key, list[Sized]] = {}
     for each in fates.found.record.sized:
-        expected.setdefault((each.module, each.number), []).append(each)
+        expected.setdefault((each.module, each.name, each.number), []).append(each)
     mode = _Fitting(small, expected, fates)
     try:
         with mode.running():
@@ -67,14 +74,15 @@ def around(call: Sized, fates: Fates) -> Around:
 
 
 class _Fitting(TorchFunctionMode):
-    def __init__(self, small: nn.Module, expected: Mapping[tuple[str, int], list[Sized]], fates: Fates) -> None:
+    def __init__(self, small: nn.Module, expected: Mapping[Key, list[Sized]], fates: Fates) -> None:
         super().__init__()
-        self.found: dict[tuple[str, int], Change] = {}
+        self.found: dict[Key, Change] = {}
         self._paths = {id(module): path for path, module in reversed(list(small.named_modules()))}
         self._expected, self._fates = expected, fates
-        self._calls: dict[tuple[str, int], int] = {}
+        self._norms = {mixing.module for mixing in fates.found.mixings}
+        self._calls: dict[Key, int] = {}
         self._stack: list[str] = [""]
-        self._frames: list[int] = [0]
+        self._frames: list[Counter[str]] = [Counter()]
         self.place = ""  # the innermost module when something went wrong
 
     @contextmanager
@@ -94,7 +102,7 @@ class _Fitting(TorchFunctionMode):
     def _entered(self, module: nn.Module, inputs: Any) -> None:
         known = id(module) in self._paths
         self._stack.append(self._paths[id(module)] if known else self._stack[-1])
-        self._frames.append(0 if known else self._frames[-1])
+        self._frames.append(Counter() if known else self._frames[-1])
 
     def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._stack.pop()
@@ -106,17 +114,23 @@ class _Fitting(TorchFunctionMode):
         self.place = self._stack[-1]
         if not sized(name, args, kwargs):
             return func(*args, **kwargs)
-        key = self._stack[-1], self._frames[-1]
-        self._frames = [number + 1 for number in self._frames]
+        key = self._stack[-1], name, self._frames[-1][name]
+        self._frames[-1][name] += 1
         number = self._calls.get(key, 0)
         self._calls[key] = number + 1
         known = self._expected.get(key, [])
         call = known[number] if number < len(known) else None
-        if call is None or call.name != name:
+        if call is None:
             return func(*args, **kwargs)
-        by = factor(name, args, kwargs)
+        return self._fitted(key, call, func, args, kwargs)
+
+    def _fitted(self, key: Key, call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+        """The call as it stands, or as it has to be carried out."""
+        by = factor(call.name, args, kwargs)
         if by is not None:
             return self._by_number(key, call, by, func, args, kwargs)
+        if call.name == "mean":
+            return self._mean(key, call, func, args, kwargs)
         concerned = self._concerned(call)
         try:
             out = func(*args, **kwargs)
@@ -127,7 +141,7 @@ class _Fitting(TorchFunctionMode):
         return self._again(key, call, func, args, kwargs)
 
     def _by_number(  # noqa: PLR0917  (a call)
-        self, key: tuple[str, int], call: Sized, by: float, func: Any, args: Any, kwargs: Any
+        self, key: Key, call: Sized, by: float, func: Any, args: Any, kwargs: Any
     ) -> Any:
         """A scale that is made of a size which has changed stays what it was."""
         before = factor(call.name, call.args, call.kwargs)
@@ -137,6 +151,23 @@ class _Fitting(TorchFunctionMode):
         self.found[key] = Change(*key, edit)
         source, now = written(call.name, args, kwargs)
         return carried_out(edit.of(now), source)
+
+    def _mean(self, key: Key, call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+        """A mean over an axis of which some goes stays one over all there were (norms are seen to by themselves)."""
+        out = func(*args, **kwargs)
+        if call.source is None or call.module in self._norms:
+            return out
+        value = self._fates.found.values[call.source]
+        given = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        axes = range(len(value.shape)) if given is None else [given] if isinstance(given, int) else given
+        ratio = 1.0
+        for axis in axes:
+            line = self._fates.lines(value)[axis]
+            ratio *= 1.0 if line is None else float(line.double().mean())
+        if ratio == 1:
+            return out
+        self.found[key] = Change(*key, Averaged(ratio))
+        return out * ratio
 
     def _concerned(self, call: Sized) -> bool:
         """Whether anything goes from what the call is made on, or gives."""
@@ -148,7 +179,7 @@ class _Fitting(TorchFunctionMode):
         shapes = [tuple(each.shape) for each in tensors(out)]
         return shapes == [self._fates.shape(self._fates.found.values[slot]) for slot in call.outs]
 
-    def _again(self, key: tuple[str, int], call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
+    def _again(self, key: Key, call: Sized, func: Any, args: Any, kwargs: Any) -> Any:
         source, before = written(call.name, args, kwargs)
         original = Written(call.name, call.args[1:] if source is not None else call.args, call.kwargs)
         try:
@@ -178,10 +209,10 @@ def written(name: str, args: Any, kwargs: Any) -> tuple[Tensor | None, Written]:
 def carried_out(call: Written, source: Tensor | None) -> Any:
     """The call itself."""
     if call.name == "pad":
-        return nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
-    if source is None:
-        return getattr(torch, call.name)(*call.args, **call.kwargs)
-    return getattr(source, call.name)(*call.args, **call.kwargs)
+        out = nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
+    else:
+        out = getattr(torch if source is None else source, call.name)(*call.args, **call.kwargs)
+    return out if call.scale == 1 else out * call.scale
 
 
 def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attributes: bool = True) -> list[str]:
@@ -210,11 +241,11 @@ def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attribute
             setattr(small.get_submodule(path), name, old)
         set_[path] = {}
     last = left if left is not None and not (spoiled & set(by_module)) else changes(small, call, fates)
-    shims: dict[str, dict[int, Change]] = {}
+    shims: dict[str, dict[tuple[str, int], Edited]] = {}
     for change in last:
-        shims.setdefault(change.module, {})[change.number] = change
-    for path, found_ in shims.items():
-        Rewriting.on(small.get_submodule(path), {number: each.edit for number, each in found_.items()})
+        shims.setdefault(change.module, {})[change.name, change.number] = change.edit
+    for path, calls in shims.items():
+        Rewriting.on(small.get_submodule(path), calls)
     return _told(set_, shims)
 
 
@@ -244,13 +275,17 @@ def _attributes(module: nn.Module, found: list[Change]) -> dict[str, tuple[int, 
 
 @dataclass(eq=False)
 class Rewriting:
-    """Carries out some calls of a module's own code with other sizes than are written there, by their number."""
+    """Carries out some calls of a module's own code with other sizes than are written there, by name and number.
 
-    calls: dict[int, Edited]
+    depth  how many modules within it are running: their calls are not its own
+    """
+
+    calls: dict[tuple[str, int], Edited]
+    depth: int = 0
     _modes: list[Any] = field(default_factory=list)
 
     @classmethod
-    def on(cls, module: nn.Module, calls: dict[int, Edited]) -> None:
+    def on(cls, module: nn.Module, calls: dict[tuple[str, int], Edited]) -> None:
         """Put it on a module; copies of the module have it as well."""
         known = getattr(module, "actprune_sizes", None)
         if isinstance(known, Rewriting):
@@ -264,33 +299,55 @@ class Rewriting:
         module.__dict__["actprune_sizes"] = made
         module.register_forward_pre_hook(_enter, prepend=True)
         module.register_forward_hook(_leave, always_call=True)
+        for inner in module.modules():
+            if inner is not module:
+                made._watch(inner)
+
+    def _watch(self, inner: nn.Module) -> None:
+        if "actprune_within" not in inner.__dict__:
+            inner.__dict__["actprune_within"] = []
+            inner.register_forward_pre_hook(_deeper, prepend=True)
+            inner.register_forward_hook(_higher, always_call=True)
+        inner.__dict__["actprune_within"].append(self)
 
 
 def _enter(module: nn.Module, inputs: Any) -> None:
     own = module.actprune_sizes
     assert isinstance(own, Rewriting)
-    mode = _Rewritten(own.calls)
-    own._modes.append(mode)
+    mode = _Rewritten(own)
+    own._modes.append((mode, own.depth))
+    own.depth = 0
     mode.__enter__()  # type: ignore[no-untyped-call]
 
 
 def _leave(module: nn.Module, inputs: Any, output: Any) -> None:
     own = module.actprune_sizes
     assert isinstance(own, Rewriting)
-    own._modes.pop().__exit__(None, None, None)
+    mode, own.depth = own._modes.pop()
+    mode.__exit__(None, None, None)
+
+
+def _deeper(module: nn.Module, inputs: Any) -> None:
+    for each in module.__dict__["actprune_within"]:
+        each.depth += 1
+
+
+def _higher(module: nn.Module, inputs: Any, output: Any) -> None:
+    for each in module.__dict__["actprune_within"]:
+        each.depth -= 1
 
 
 class _Rewritten(TorchFunctionMode):
-    def __init__(self, calls: Mapping[int, Edited]) -> None:
+    def __init__(self, own: Rewriting) -> None:
         super().__init__()
-        self._calls, self._number = calls, 0
+        self._own, self._made = own, Counter[str]()
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if not sized(name, args, kwargs or {}):
+        if self._own.depth or not sized(name, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
-        edit = self._calls.get(self._number)
-        self._number += 1
+        edit = self._own.calls.get((name, self._made[name]))
+        self._made[name] += 1
         if edit is None:
             return func(*args, **(kwargs or {}))
         source, call = written(name, args, kwargs or {})

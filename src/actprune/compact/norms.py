@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
 from actprune.errors import CompactionError
-from actprune.structure import Norm, eps_of, normed
+from actprune.structure import Norm, eps_of, normalised
 
 
 class WidthNorm(nn.Module):
@@ -21,19 +21,16 @@ class WidthNorm(nn.Module):
     width         channels before
     """
 
-    weight: Tensor | None
-    bias: Tensor | None
+    if TYPE_CHECKING:  # TorchScript reads annotations of a class, and cannot
+        weight: Tensor | None
+        bias: Tensor | None
 
     def __init__(self, norm: Norm, eps: float) -> None:
         super().__init__()
-        self.norm, self.eps = norm, eps
+        self.kind, self.axis, self.width, self.groups = str(norm.kind), norm.axis, norm.width, norm.groups
+        self.offset, self.eps = norm.offset, eps
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
-
-    @property
-    def width(self) -> int:
-        """Channels that the norm divides by."""
-        return self.norm.width
 
     @classmethod
     def of(cls, module: nn.Module, norm: Norm) -> Self:
@@ -49,12 +46,13 @@ class WidthNorm(nn.Module):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         weight = None if self.weight is None else self.weight.to(wide.dtype)
         bias = None if self.bias is None else self.bias.to(wide.dtype)
-        return normed(wide, self.norm, weight, bias, self.eps).to(x.dtype)
+        made = normalised(wide, self.kind, self.axis, self.width, self.groups, self.offset, weight, bias, self.eps)
+        return made.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Kind and sizes."""
         left = "" if self.weight is None else f"{len(self.weight)} of "
-        return f"{self.norm.kind}, {left}{self.norm.width} channels, eps={self.eps}"
+        return f"{self.kind}, {left}{self.width} channels, eps={self.eps}"
 
 
 def rescale(module: nn.Module, norm: Norm, left: int) -> None:

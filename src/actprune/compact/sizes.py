@@ -21,11 +21,12 @@ class StuckError(Exception):
 
 
 class Written(NamedTuple):
-    """A call: the function's name, and its arguments behind the tensor itself."""
+    """A call: the function's name, its arguments behind the tensor itself, and what its result is multiplied by."""
 
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    scale: float = 1.0
 
 
 class Around(NamedTuple):
@@ -121,6 +122,18 @@ class Multiplied:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """A mean over some of ``1 / ratio`` times as many entries, of which the others were zero."""
+
+    ratio: float
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    def of(self, call: Written) -> Written:
+        """The same mean, times the ratio."""
+        return call._replace(scale=call.scale * self.ratio)
+
+
+@dataclass(frozen=True)
 class Instead:
     """Another call in its place."""
 
@@ -188,8 +201,13 @@ def _sizes(call: Written) -> tuple[list[Any], Callable[[list[Any]], Written]]:
     first = call.args[0] if call.args else ()
     if isinstance(first, (list, tuple)):
         return list(first), lambda new: Written(call.name, (tuple(new), *call.args[1:]), call.kwargs)
-    count = next((n for n, item in enumerate(call.args) if not isinstance(item, (int, torch.SymInt))), len(call.args))
+    count = next((n for n, item in enumerate(call.args) if not _is_size(item)), len(call.args))
     return list(call.args[:count]), lambda new: Written(call.name, (tuple(new), *call.args[count:]), call.kwargs)
+
+
+def _is_size(item: Any) -> bool:
+    """A number; to ``torch.jit.trace`` a size is a tensor of no axis."""
+    return isinstance(item, (int, torch.SymInt)) or (isinstance(item, Tensor) and not item.dim())
 
 
 def _with_keyword(call: Written, key: str, sizes: list[Any]) -> Written:

@@ -19,6 +19,7 @@ from actprune.lab.dataset import Array, Dataset, Pair, Raw
 from actprune.lab.idx import LIMIT
 from actprune.lab.imports import import_object, is_import_string
 from actprune.lab.known import FILES, KNOWN, idx_file, read_folder, read_known
+from actprune.lab.parquet import holds_parquet, read_parquet
 
 _REQUIRED, _OPTIONAL = ("x_train", "y_train", "x_test", "y_test"), ("x_val", "y_val")
 
@@ -93,14 +94,17 @@ def _check_member(archive: zipfile.ZipFile, name: str, path: Path, limit: int) -
 
 
 def _read_directory(folder: Path) -> Raw:
-    """A folder with the four idx files, or with one .npz file."""
+    """A folder with the four idx files, with one .npz file, or with pictures in parquet."""
+    if holds_parquet(folder):
+        return read_parquet(folder)
     archives = sorted(folder.glob("*.npz"))
     if any(idx_file(folder, name) for name in FILES):
         return read_folder(folder)
     if len(archives) != 1:
         found = ", ".join(path.name for path in archives) or "neither"
         raise DataError(
-            f"{folder} must hold {', '.join(FILES)} (each plain or with .gz) or exactly one .npz file; found {found}"
+            f"{folder} must hold {', '.join(FILES)} (each plain or with .gz), exactly one .npz file, or train*.parquet "
+            f"and test*.parquet with pictures; found {found}"
         )
     return read_npz(archives[0])
 

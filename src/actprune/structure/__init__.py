@@ -3,9 +3,9 @@
 from actprune.structure.analysis import Analysis, Mixing, Reader
 from actprune.structure.classes import PINNED, Solved
 from actprune.structure.cost import Costs, Size
-from actprune.structure.exact import Norm, eps_of, norm_of, normed
+from actprune.structure.exact import Norm, eps_of, norm_of, normalised
 from actprune.structure.record import Record, Sized, factor, outputs, sized, tensors
-from actprune.structure.recorder import Recorder, plainly, record
+from actprune.structure.recorder import Recorder, plainly, record, tables
 from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
 from actprune.structure.values import Value
 
@@ -28,12 +28,13 @@ __all__ = [
     "eps_of",
     "factor",
     "norm_of",
-    "normed",
+    "normalised",
     "outputs",
     "plainly",
     "record",
     "sized",
     "squared",
+    "tables",
     "tensors",
     "tensors_of",
 ]

@@ -61,6 +61,7 @@ class Analysis:
     tensors   parameters and buffers by name, masked where masks are to count
     constants whether constants are followed
     norms     module path and what it normalises -> which norm it computes, if that can be made exact
+    rewrites  whether calls in the model's code can be made otherwise
     whole_groups  of a grouped convolution whole groups go (True), or the same channel of each; None: what is finer
     grouped   whether there was such a convolution
     axes      by name of a parameter or buffer: the labels of each of its axes, None: it stays whole
@@ -78,6 +79,7 @@ class Analysis:
     constants: bool
     norms: Callable[[str, Value], str | None]
     whole_groups: bool | None = None
+    rewrites: bool = True
     classes: Classes = field(default_factory=Classes)
     values: dict[int, Value] = field(default_factory=dict)
     axes: dict[str, list[Tensor | None]] = field(default_factory=dict)
@@ -189,12 +191,13 @@ def analyse(
     constants: bool,
     norms: Callable[[str, Value], str | None],
     whole_groups: bool | None = None,
+    rewrites: bool = True,
 ) -> Analysis:
     """Read a record by ``rules``; what has no rule pins all it touches.
 
     norms: module path and what it normalises -> which norm it computes ("layer", "rms"), if that can be made exact.
     """
-    found = Analysis(record, tensors, constants, norms, whole_groups)
+    found = Analysis(record, tensors, constants, norms, whole_groups, rewrites)
     for slot in record.inputs:
         found.values[slot] = Value(record.shapes[slot], bare=True)
     for slot, name in record.names.items():
@@ -235,7 +238,7 @@ def _aside(found: Analysis) -> Analysis:
     """The same values, for operations that no result depends on: they run, but what they need does not matter."""
     return Analysis(
         found.record, found.tensors, found.constants, lambda path, value: None, found.whole_groups,
-        _Lenient(found.classes), found.values, found.axes,
+        True, _Lenient(found.classes), found.values, found.axes,
     )  # fmt: skip
 
 

@@ -12,12 +12,6 @@ from torch import Tensor, nn
 Kind = Literal["layer", "group", "rms"]
 
 
-def _reshape(x: Tensor, sizes: list[int]) -> Tensor:
-    """No size of the model's own code: nothing may rewrite it."""
-    made: Tensor = torch.ops.aten.reshape.default(x, sizes)
-    return made
-
-
 _EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 
 
@@ -46,8 +40,9 @@ class Norm:
 
 def norm_of(module: nn.Module) -> Norm | None:
     """What a module without children computes, if that is a norm of its input over channels; None: something else."""
-    if isinstance(module, nn.GroupNorm) and type(module).forward is nn.GroupNorm.forward:
-        return Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
+    if isinstance(module, nn.GroupNorm):
+        found = Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
+        return found if type(module).forward is nn.GroupNorm.forward or _computes(module, found) else None
     bare = isinstance(module, nn.RMSNorm) and module.eps is None
     eps = "eps" if bare else next((name for name in _EPS if isinstance(getattr(module, name, None), float)), None)
     width = _width(module)
@@ -100,29 +95,35 @@ def eps_of(module: nn.Module, norm: Norm) -> float:
 
 def normed(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """``x`` normalised over ``norm.width`` entries of ``norm.axis``, of which those that are missing are zero."""
-    if norm.kind == "group":
-        return _group_normed(x, norm, weight, bias, eps)
-    mean = 0 if norm.kind == "rms" else x.sum(norm.axis, keepdim=True) / norm.width
-    centred = x - mean
-    missing = norm.width - x.shape[norm.axis]
-    square = (centred.square().sum(norm.axis, keepdim=True) + missing * (mean * mean)) / norm.width
-    return _affine(centred * torch.rsqrt(square + eps), norm, weight, bias)
+    return normalised(x, norm.kind, norm.axis, norm.width, norm.groups, norm.offset, weight, bias, eps)
 
 
-def _group_normed(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    each = _reshape(x, [x.shape[0], norm.groups, -1])
-    positions = x.numel() // (x.shape[0] * x.shape[1])
-    count = norm.width // norm.groups * positions
-    mean = each.sum(-1, keepdim=True) / count
-    centred = each - mean
-    missing = count - each.shape[-1]
-    square = (centred.square().sum(-1, keepdim=True) + missing * mean * mean) / count
-    return _affine(_reshape(centred * torch.rsqrt(square + eps), list(x.shape)), norm, weight, bias)
-
-
-def _affine(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no dataclasses)
+    x: Tensor, kind: str, axis: int, width: int, groups: int, offset: bool, weight: Tensor | None, bias: Tensor | None,
+    eps: float,
+) -> Tensor:  # fmt: skip
+    """``normed`` with the norm's parts, for TorchScript."""
+    if kind == "group":
+        each = torch.ops.aten.reshape(x, [x.shape[0], groups, -1])
+        count = width // groups * (x.numel() // (x.shape[0] * x.shape[1]))
+        x = torch.ops.aten.reshape(_centred(each, -1, count, False, eps), list(x.shape))
+    else:
+        x = _centred(x, axis, width, kind == "rms", eps)
+    if weight is None and bias is None:
+        return x
     shape = [1] * x.dim()
-    shape[norm.axis] = -1
+    shape[axis] = -1
     if weight is not None:
-        x = x * _reshape((1 + weight) if norm.offset else weight, shape)
-    return x if bias is None else x + _reshape(bias, shape)
+        x = x * torch.ops.aten.reshape(1 + weight if offset else weight, shape)
+    return x if bias is None else x + torch.ops.aten.reshape(bias, shape)
+
+
+def _centred(x: Tensor, axis: int, count: int, rms: bool, eps: float) -> Tensor:
+    """Divided by the root of the mean square of ``count`` entries, behind the mean taken off unless ``rms``."""
+    if rms:
+        return x * torch.rsqrt(x.square().sum(axis, keepdim=True) / count + eps)
+    mean = x.sum(axis, keepdim=True) / count
+    centred = x - mean
+    missing = count - x.shape[axis]
+    square = (centred.square().sum(axis, keepdim=True) + missing * (mean * mean)) / count
+    return centred * torch.rsqrt(square + eps)

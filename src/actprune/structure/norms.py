@@ -16,6 +16,8 @@ def batch_norm(call: Call) -> list[Value]:
     dims = len(x.shape)
     wide = [_at(each, 1, dims) for each in vectors]
     _scale(call, call.args[1])
+    if "no_training" not in call.node.op and bool(call.arg(5, "training", False)):  # as standardised weights are made
+        call.pin([each for each in x.labels if support(each) - {1}], "takes the mean over it")
     labels = call.meet([x, *wide], x.shape)
     const = _batch_constant(call, x) if call.analysis.constants else None
     return [Value(call.shape, labels, const), *(Value(shape) for shape in call.shapes[1:])]

@@ -59,9 +59,9 @@ SIZED = frozenset({
     "view", "reshape", "expand", "unflatten", "split", "split_with_sizes", "chunk", "narrow", "repeat", "__getitem__",
     "zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full", "randn", "rand", "arange",
     "tensor_split", "unsafe_split", "unsafe_chunk", "pad", "resize", "view_as", "broadcast_to", "fold", "pixel_shuffle",
-    "repeat_interleave", "tile", "flatten", "linspace",
+    "repeat_interleave", "tile", "flatten", "linspace", "mean",
 })  # fmt: skip
-"""Functions that may have sizes written in their arguments."""
+"""Functions that may have sizes written in their arguments, or divide by one (a mean)."""
 
 _BY_NUMBER = frozenset({
     "mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "div", "div_", "__truediv__", "__rtruediv__",
@@ -86,7 +86,7 @@ def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
 class Sized:
     """A call with sizes written in it, as the model's own code made it: ``x.view(b, t, self.heads, -1)``.
 
-    number  how many such calls were made before it within the same call of the module, by its children too
+    number  how many calls of this name the module's own code made before it within the same call of the module
     source  slot of the tensor that it is made on
     outs    slots of what it returned
     """
@@ -111,6 +111,7 @@ class Record:
     inputs   slots of tensors that the caller gave
     results  slots of what the model returned
     calls    per module path: slots of the tensors that it was given and returned, one entry for each call
+    remade   tables that modules keep of earlier forwards were made anew
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -122,6 +123,7 @@ class Record:
     results: list[int] = field(default_factory=list)
     sized: list[Sized] = field(default_factory=list)
     calls: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
+    remade: bool = False
 
 
 def _is_slot(item: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -33,8 +34,28 @@ def record(
     """Run ``model`` once on an example in evaluation mode, and note every operation.
 
     Hooks of the user's own are not called (unless ``hooks``), buffers and the RNG are put back, no gradient is made.
+    Tables that a module has made of its parameters and kept in a dict are made anew, so that it is seen of what.
     around: a context for the forward, which may ask the recorder what it knows.
     """
+    kept = tables(model)
+    if kept:
+        try:
+            with _emptied(kept):
+                found = _record(model, args, kwargs, hooks, around)
+        except Exception:  # it was no table that the model can make again
+            return _record(model, args, kwargs, hooks, around)
+        found.remade = True
+        return found
+    return _record(model, args, kwargs, hooks, around)
+
+
+def _record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    hooks: bool,
+    around: Callable[[Recorder], AbstractContextManager[Any]] | None,
+) -> Record:
     recorder = Recorder(model, (args, dict(kwargs)))
     with ExitStack() as stack:
         if not hooks:
@@ -46,6 +67,32 @@ def record(
         result = model(*args, **kwargs)
         recorder.finished(result)
     return recorder.record
+
+
+def tables(model: nn.Module) -> list[dict[Any, Tensor]]:
+    """Dicts of tensors that modules hold as plain attributes: what they keep of an earlier forward."""
+    return [
+        value
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if type(value) is dict
+        and value
+        and not name.startswith("_")
+        and all(isinstance(each, Tensor) for each in value.values())
+    ]
+
+
+@contextmanager
+def _emptied(kept: list[dict[Any, Tensor]]) -> Iterator[None]:
+    before = [dict(each) for each in kept]
+    for each in kept:
+        each.clear()
+    try:
+        yield
+    finally:
+        for each, values in zip(kept, before, strict=True):
+            each.clear()
+            each.update(values)
 
 
 @contextmanager
@@ -75,7 +122,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._given = {id(tensor): tensor for tensor in tensors(given)}
         self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
         self._stack: list[str] = [""]
-        self._frames: list[int] = [0]  # sized calls so far inside each module on the stack
+        self._frames: list[Counter[str]] = [
+            Counter()
+        ]  # sized calls so far, by name, of each module on the stack itself
         self._held: dict[int, tuple[Tensor, int]] = {}  # parameters and buffers: they must not be marked
         self._memory: dict[int, list[weakref.ref[Tensor]]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
@@ -215,7 +264,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _entered(self, module: nn.Module, inputs: Any) -> None:
         known = id(module) in self._paths
         self._stack.append(self._paths[id(module)] if known else self._stack[-1])
-        self._frames.append(0 if known else self._frames[-1])
+        self._frames.append(Counter() if known else self._frames[-1])
 
     def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
         path = self._stack.pop()
@@ -231,8 +280,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The model's code has made a call with sizes in it."""
         given = tree_map(lambda leaf: None if isinstance(leaf, Tensor) else leaf, (tuple(args), dict(kwargs)))
         outs = tuple(self._slot(tensor).number for tensor in tensors(out))
-        self.record.sized.append(Sized(self._stack[-1], self._frames[-1], name, given[0], given[1], source, outs))
-        self._frames = [number + 1 for number in self._frames]
+        self.record.sized.append(Sized(self._stack[-1], self._frames[-1][name], name, given[0], given[1], source, outs))
+        self._frames[-1][name] += 1
 
 
 class _Sizes(TorchFunctionMode):

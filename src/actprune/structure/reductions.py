@@ -68,6 +68,11 @@ def _across(call: Call, source: Value, labels: Tensor, axes: list[int]) -> None:
                 Mixing(call.node.module, kind, labels.reshape(-1), along(const, axis), source.shape[axis])
             )
             return
+        if (
+            call.analysis.rewrites
+        ):  # a mean over what is left is made one over all there were, as those that go are zero
+            call.summed(labels.reshape(-1), along(call.const(source), next(iter(support(labels)))))
+            return
     call.pin([labels], "mixes its entries")
 
 

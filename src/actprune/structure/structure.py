@@ -88,7 +88,10 @@ class Structure:
     ) -> Analysis:
         """A reading of the record; with ``constants`` what is constant under these tensors is followed, too."""
         values = self.tensors if tensors is None else tensors
-        return analyse(self.record, values, RULES, constants=constants, norms=self._norm, whole_groups=whole_groups)
+        return analyse(
+            self.record, values, RULES, constants=constants, norms=self._norm, whole_groups=whole_groups,
+            rewrites=self._exact,
+        )  # fmt: skip
 
     def _norm(self, path: str, value: Value) -> str | None:
         if not self._exact:

@@ -25,7 +25,9 @@ def field(panel: str, name: str, text: str, *flags: str) -> Any:
 
 Data = Annotated[
     str | None,
-    field(DATA, "data", "digits, mnist, fashion-mnist, a folder of idx or npz files, or package.module:factory."),
+    field(
+        DATA, "data", "digits, mnist, fashion-mnist, a folder of idx, npz or parquet files, or package.module:factory."
+    ),
 ]
 DataSeed = Annotated[int | None, field(DATA, "data_seed", "Of the split; the same for all runs that are compared.")]
 Validation = Annotated[float | None, field(DATA, "validation", "Fraction of the training data kept for validation.")]
