@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from actprune.errors import ModelError
-from actprune.graph import clean_path, prunable_layers, unwrap
+from actprune.graph import clean_path, named_layers, prunable_layers, unwrap
 
 
 def net():
@@ -78,3 +78,11 @@ def test_wrappers():
     assert clean_path("a._orig_mod.b") == "a.b"
     own = nn.ModuleDict({"module": nn.Linear(2, 2)})  # a user's own name, not a wrapper's
     assert prunable_layers(own) == {"module.weight": "module"}
+
+
+def test_computed_weights_are_never_taken_for_one_another():
+    """Each access makes a new tensor, often where the last one was."""
+    wrap = nn.utils.parametrizations.spectral_norm
+    model = nn.Sequential(*(wrap(nn.Linear(8, 8)) for _ in range(6)))
+    for _ in range(20):
+        assert len(named_layers(model)) == 6

@@ -93,7 +93,7 @@ def test_npz_with_its_own_validation_and_a_folder_with_one_npz(tmp_path, arrays)
     data = load(tmp_path)
     assert [len(y) for _, y in (data.train, data.validation, data.test)] == [40, 3, 10]
     np.savez(tmp_path / "e.npz", **arrays)
-    with pytest.raises(DataError, match=r"exactly one \.npz file; found d\.npz, e\.npz"):
+    with pytest.raises(DataError, match=r"exactly one \.npz file, or .*; found d\.npz, e\.npz"):
         load(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_incomplete_folder_and_unknown_names(tmp_path, arrays, monkeypatch):
     with pytest.raises(DataError, match="lacks t10k-labels-idx1-ubyte; expected train-images"):
         load("own")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"exactly one \.npz file; found neither"):
+    with pytest.raises(DataError, match=r"exactly one \.npz file, or .*; found neither"):
         load("empty")
     with pytest.raises(DataError, match="unknown data set 'fashion_mnist'; did you mean 'fashion-mnist'"):
         load("fashion_mnist")

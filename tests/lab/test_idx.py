@@ -37,7 +37,7 @@ def test_idx_of_known_bytes(tmp_path):
     np.testing.assert_array_equal(read_idx(path), np.array([[256, -2]], np.int16))
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)  # a busy machine must not fail it
 @given(array=hnp.arrays(DTYPES, hnp.array_shapes(max_dims=3, max_side=3)), suffix=st.sampled_from(["", ".gz"]))
 def test_idx_truncated_at_every_byte(folder, array, suffix):
     path = folder / f"whole{suffix}"

@@ -81,3 +81,17 @@ def test_an_objective_gives_one_mask_or_is_refused_where_weights_are_sharded(ran
     alone = worker.flowing("alone", slice(None))["masks"]
     assert all(torch.equal(zero["masks"][key], alone[key]) for key in alone)
     assert all(torch.equal(one["masks"][key], alone[key]) for key in alone)
+
+
+def test_coupled_channels_are_the_same_on_every_rank_or_refused_where_weights_are_sharded(ranks):
+    zero, one = (rank["coupled"] for rank in ranks)
+    if "refused" in zero:
+        assert "prune before sharding" in zero["refused"]
+        assert zero == one
+        return
+    alone = worker.coupled("alone", slice(None))
+    for key, mask in zero["masks"].items():
+        assert torch.equal(mask, one["masks"][key])
+        assert torch.equal(mask, alone["masks"][key])
+    assert sum(value.numel() for value in zero["small"].values()) <= 600
+    assert all(torch.equal(value, one["small"][key]) for key, value in zero["small"].items())

@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from actprune import Pruner, methods
+from actprune import Budget, Channel, Pruner, compact, methods
 from actprune.errors import ModelError, ObservationError
 from actprune.schedules import EqualSurvivors
 from actprune.testing import small_data, small_net
@@ -95,6 +95,27 @@ def flowing(kind, share):
     return {"masks": dict(pruner.masks)}
 
 
+def coupled(kind, share):
+    """Units that span layers, by counts of this rank's share; held while training, then compacted."""
+    inputs, labels = (part[share] for part in small_data())
+    model = wrapped(kind, biased_net())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    pruner = Pruner(model, methods.activation(unit=Channel(), budget=Budget.parameters(600))).attach(optimizer)
+    with pruner.observe():
+        model(inputs)
+    try:
+        pruner.prune()
+    except ModelError as error:
+        return {"refused": str(error)}
+    for _ in range(3):
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    small = compact(pruner.model, pruner.state)
+    weights = {key: value.detach().clone() for key, value in small.state_dict().items()}
+    return {"masks": dict(pruner.masks), "small": weights}
+
+
 def noisy(kind, share):
     """Train with variational dropout for three steps on this rank's share; what was learnt beside the weights."""
     inputs, labels = (part[share] for part in small_data())
@@ -132,6 +153,7 @@ def main(kind, rank, folder):
     share = slice(int(rank), None, 2)
     found = {name: session(kind, name, share) for name in RECIPES}
     found["noisy"] = noisy(kind, share)
+    found["coupled"] = coupled(kind, share)
     found["flowing"] = flowing(kind, share)
     found["one rank without data"] = one_rank_without_data()
     torch.save(found, f"{folder}/{kind}-{rank}.pt")

@@ -69,7 +69,8 @@ def named_layers(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
     found: dict[str, list[tuple[str, nn.Module]]] = {}
     for path, module in model.named_modules():
         if isinstance(module, KINDS):
-            name = first.setdefault(id(module.weight), weight_name(path))
+            own = module._parameters.get("weight")  # what is computed is another tensor each time, at any address
+            name = first.setdefault(id(module if own is None else own), weight_name(path))
             found.setdefault(name, []).append((path, module))
     return found
 
