@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 import zoo
 from first_call import declare_torchvision
+from processes import apart, peak
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 LIMIT = 300  # seconds for one network
@@ -46,10 +46,6 @@ def _flop(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> 
 
 def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _forward(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]]) -> float:
@@ -86,7 +82,7 @@ def ours(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model, example = zoo.build(name)
     forward = _forward(model, example)
-    held = _peak()
+    held = peak()
     row: dict[str, Any] = {"name": name, "forward": forward}
     row |= {"parameters": _parameters(model), "flop": _flop(model, example)}
     recipe = actprune.magnitude(budget=actprune.Budget.channels(0.5), unit=actprune.Channel(), scope="layer")
@@ -99,7 +95,7 @@ def ours(name: str) -> dict[str, Any]:
     result = actprune.compaction(model, pruner.state, example=example)
     row["compact"] = time.perf_counter() - start
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(model).values())
-    row["memory"] = (_peak() - held) / size
+    row["memory"] = (peak() - held) / size
     pruner.enforce()
     other = _other(example)
     with torch.no_grad(), doubled():
@@ -142,7 +138,7 @@ def theirs(name: str) -> dict[str, Any]:
     args, kwargs = example
     with torch.no_grad():
         before = [tuple(each.shape) for each in outputs(model(*args, **kwargs))]
-    held = _peak()
+    held = peak()
     start = time.perf_counter()
     given: Any = kwargs if kwargs else (args[0] if len(args) == 1 else args)
     pruner = tp.pruner.BasePruner(
@@ -150,25 +146,12 @@ def theirs(name: str) -> dict[str, Any]:
     )
     pruner.step()
     row["seconds"] = time.perf_counter() - start
-    row["memory"] = (_peak() - held) / (4 * row["parameters"])
+    row["memory"] = (peak() - held) / (4 * row["parameters"])
     with torch.no_grad():
         after = [tuple(each.shape) for each in outputs(model(*args, **kwargs))]
     row["outputs"] = "same" if after == before else "of other shapes"
     row["parameters_left"], row["flop_left"] = _parameters(model), _flop(model, example)
     return row
-
-
-def apart(name: str, what: str) -> dict[str, Any]:
-    """A row in a process of its own."""
-    command = [sys.executable, __file__, f"--{what}", name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "error": f"more than {LIMIT} s"}
-    if done.returncode:
-        return {"name": name, "error": (done.stderr.strip().splitlines() or ["?"])[-1][:300]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def gone(row: dict[str, Any], what: str) -> float:
@@ -254,8 +237,8 @@ def main() -> None:
         before = known.get(name)
         if before is not None and "error" not in before["ours"]:
             continue  # resumed
-        peer = apart(name, "peer") if before is None else before["theirs"]
-        known[name] = {"name": name, "ours": apart(name, "one"), "theirs": peer}
+        peer = apart(__file__, "--peer", name, limit=LIMIT) if before is None else before["theirs"]
+        known[name] = {"name": name, "ours": apart(__file__, "--one", name, limit=LIMIT), "theirs": peer}
         mine = known[name]["ours"]
         print(name, mine.get("error") or f"{gone(mine, 'parameters'):.1%} gone, {mine['difference']:.0e}", flush=True)
         rows = [known[each] for each in zoo.NAMES if each in known]

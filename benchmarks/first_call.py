@@ -12,7 +12,6 @@ were judged, how much of the network could be pruned, and how long it took.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from processes import apart
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 LIMIT = 300  # seconds for one network
@@ -131,19 +132,6 @@ def declare_torchvision() -> None:
 _LIBRARIES: list[Any] = []  # a library is gone when its object is
 
 
-def apart(name: str) -> dict[str, Any]:
-    """``one`` in a process of its own."""
-    command = [sys.executable, __file__, name]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return {"name": name, "error": f"more than {LIMIT} s"}
-    if done.returncode:
-        return {"name": name, "error": done.stderr.strip().splitlines()[-1][:300]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     works = sum("error" not in row for row in rows)
@@ -174,7 +162,7 @@ def main() -> None:
         return
     rows = []
     for name in NAMES:
-        rows.append(apart(name))
+        rows.append(apart(__file__, name, limit=LIMIT))
         print(name, rows[-1].get("error") or f"{rows[-1]['seconds']:.1f} s", flush=True)
     (RESULTS / "first_call.md").write_text(table(rows))
 

@@ -17,9 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -33,15 +30,12 @@ from torch import Tensor, nn
 import actprune
 from actprune import Budget, Channel, Head
 from first_call import declare_torchvision
+from processes import apart, peak
 from smollm2 import loaded, perplexity, windows
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 DATA = Path(os.environ.get("ACTPRUNE_DATA", "data"))
 Run = Callable[[nn.Module], None]
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def stages(
@@ -219,11 +213,11 @@ def main() -> None:
         return
     rows = {}
     for name in MODELS:
-        done = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(name, done.stderr.strip().splitlines()[-1])
+        made = apart(__file__, name)
+        if "error" in made:
+            print(name, made["error"])
             continue
-        rows[name] = json.loads(done.stdout.splitlines()[-1])
+        rows[name] = made
         print(name, rows[name], flush=True)
         (RESULTS / "real_weights.json").write_text(json.dumps(rows, indent=1))
         (RESULTS / "real_weights.md").write_text(table(rows))

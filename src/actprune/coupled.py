@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -33,18 +33,8 @@ Reduce = Literal["mean", "sum", "max"]
 Masks = dict[str, Tensor]
 
 
-class Coupled:
-    """A unit that spans layers. ``kinds``: which bundles of the structure compete."""
-
-    kinds: tuple[str, ...] = ("channel", "head")
-
-    def groups(self, view: Any, price: Callable[[LayerFacts], int]) -> Sequence[Any]:
-        """The bundles that compete."""
-        return [bundle for bundle in view.coupling.bundles if bundle.kind in self.kinds]
-
-
 @dataclass(frozen=True)
-class Channel(Coupled):
+class Channel:
     """Unit: all slices of all tensors that can only be removed together.
 
     Channels that meet in residual sums and concatenations, GLU pairs, attention heads, hidden units of an LSTM.
@@ -64,6 +54,13 @@ class Channel(Coupled):
     at_most: float | tuple[tuple[str, float], ...] = 1.0
     uniform: bool = False
 
+    kinds: ClassVar[tuple[str, ...]] = ("channel", "head")
+    """Which bundles of the structure compete."""
+
+    def groups(self, view: Any, price: Callable[[LayerFacts], int]) -> Sequence[Any]:
+        """The bundles that compete."""
+        return [bundle for bundle in view.coupling.bundles if bundle.kind in self.kinds]
+
     def __post_init__(self) -> None:
         one_of("reduce", self.reduce, ("mean", "sum", "max"))
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
@@ -79,7 +76,7 @@ class Head(Channel):
     share keys and values go with them).
     """
 
-    kinds = ("head",)
+    kinds: ClassVar[tuple[str, ...]] = ("head",)
 
 
 class Coupling(Protocol):
@@ -329,7 +326,7 @@ def _met(  # noqa: PLR0917  (as ``choose``)
     if most < fraction - 1e-12:
         raise BudgetError(
             f"asked to remove a fraction of {fraction:.6g} ({_WORDS[budget.kind]}); whole {_plural(unit)} can remove "
-            f"at most {most:.6g}; ask for less, lower keep_at_least=, raise at_most=, or prune more layers"
+            f"at most {most:.6g}; ask for less, raise at_most=, lower keep_at_least= to 1, or prune more layers"
         )
     while low < high:
         middle = (low + high) // 2

@@ -166,7 +166,7 @@ class Ranked(Method):
 
         chosen = choose(
             unit, view.coupling, lines, view.source.masks(), quota.budget, quota.fraction,
-            scope="global" if self.scope == "global" else "layer", keep_at_least=max(self.keep_at_least, 1),
+            scope="global" if self.scope == "global" else "layer", keep_at_least=self.keep_at_least,
             seed=self.seed,
         )  # fmt: skip
         blank = {facts.name: view.coupling.blank(facts.name) for facts in view.facts if facts.name not in chosen.masks}
@@ -296,6 +296,12 @@ def _refuse_coupled_misfits(recipe: Ranked) -> None:
         )
     if recipe.budget.kind == "threshold":
         raise RecipeError(f"unit={name}() needs a budget; found a threshold; use Budget.channels(0.5)")
+    if recipe.keep_at_least < 1 or recipe.allow_collapse:
+        raise RecipeError(
+            f"unit={name}() always leaves one group of each bundle; keep_at_least={recipe.keep_at_least} and "
+            f"allow_collapse={recipe.allow_collapse!r} would have no effect: use keep_at_least=1 or more, and leave "
+            "allow_collapse= out"
+        )
     odd = {
         "rounds": recipe.rounds > 1,
         "grow": recipe.grow is not None,

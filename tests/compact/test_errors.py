@@ -264,7 +264,7 @@ def test_computed_weights_are_left_alone():
     assert_same(masked_copy(model, masks), compact(model, masks, example=net.inputs()), net)
 
 
-def test_a_class_of_ones_own_that_insists_on_its_sizes():
+def test_a_class_of_ones_own_with_groups_written_in_its_code():
     class Depthwise(nn.Module):
         def __init__(self):
             super().__init__()
@@ -286,7 +286,7 @@ def test_a_class_of_ones_own_that_insists_on_its_sizes():
     masks = dead_rows(model, {"conv1.weight": [2]})
     small = compact(model, masks, example=net.inputs())
     assert_same(masked_copy(model, masks), small, net)
-    assert shapes(small)["own.weight"][0] == 6
+    assert shapes(small)["own.weight"][0] == 5
     small = compact(model, masks, example=net.inputs(), form="graph")
     assert_same(masked_copy(model, masks), small, net)
     assert shapes(small)["own.weight"][0] == 5  # a number in a step, which can be rewritten

@@ -176,3 +176,65 @@ def test_a_norm_that_keeps_its_width_can_be_scripted():
     model, small = half(model)
     assert type(small[1]).__name__ == "WidthNorm"
     assert_equal(torch.jit.script(small), model, X)
+
+
+class Blurred(nn.Module):
+    """A filter of its own for each channel, by a functional convolution whose groups are an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels = 8
+        self.register_buffer("filter", torch.rand(8, 1, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.filter, None, 1, 1, 1, groups=self.channels)
+
+
+def test_groups_of_a_functional_convolution_are_followed():
+    x = torch.randn(2, 3, 4, 4)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), Blurred(), nn.Conv2d(8, 2, 1), nn.Flatten())
+    model, small = half(model, x)
+    assert small[0].out_channels == small[2].channels == 4
+    assert_equal(model, small, x, torch.randn(3, 3, 4, 4))
+
+
+class Positions(nn.Module):
+    """Tables that are cut to the length of the sequence, as those of BERT, of rotations and of causal masks."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.a, self.b = nn.Embedding(11, 8), nn.Linear(8, 12), nn.Linear(12, 3)
+        self.places = nn.Parameter(torch.randn(20, 8))
+        self.register_buffer("ids", torch.arange(20)[None])
+        self.register_buffer("lower", torch.ones(20, 20).tril()[None])
+        self.table = nn.Embedding(20, 8)
+
+    def forward(self, x):
+        length = x.shape[1]
+        x = self.embed(x) + self.places[:length] + self.table(self.ids[:, :length])
+        x = self.lower[:, :length, :length] @ x
+        return self.b(F.relu(self.a(x)))
+
+
+def test_tables_are_not_cut_to_the_length_of_the_example():
+    short, long = (torch.randint(0, 11, (2, length)) for length in (5, 20))
+    model, small = half(Positions(), short)
+    assert (small.a.out_features, small.embed.embedding_dim) == (6, 4)
+    assert small.ids.shape == (1, 20)
+    assert small.places.shape == (20, 4)
+    assert small.lower.shape == (1, 20, 20)
+    assert_equal(model, small, short, long, long[:, :1])
+
+
+def test_parts_of_a_weight_that_are_sliced_one_by_one_go_all_the_same():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.out = nn.Parameter(torch.randn(16, 6)), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.out(F.linear(x, self.both[:8]) * torch.sigmoid(F.linear(x, self.both[8:])))
+
+    model, small = half(Packed())
+    assert small.both.shape == (8, 6)
+    assert_equal(model, small, X)

@@ -282,8 +282,8 @@ def compact(
 
     state      ``pruner.state``, masks by weight name (True = kept), or None: the weights that are zero already
     example    one input (tensor or tuple of positional arguments); left out, the one that the pruner has seen
-    form       "module": a copy of your own class with smaller layers, except where its code insists on a fixed size;
-               "graph": a ``Program`` of standard operations with such sizes rewritten (heads, ``view(-1, 800)``)
+    form       "module": a copy of your own class with smaller layers; sizes in its code are followed to attributes, or
+               rewritten on the fly; "graph": a ``Program`` of standard operations, in which they are numbers of steps
     gather     leave inputs out that no first layer reads, by an index (False: the first layer keeps all its columns)
     round_to   make widths multiples of this, as some hardware wants
     exact      norms over channels of which some go (LayerNorm, GroupNorm, RMSNorm) stay the same function: they are

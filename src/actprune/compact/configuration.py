@@ -66,8 +66,8 @@ def reconfigure(own: nn.Module, small: Any, keeps: Keeps, run: Run) -> str | Non
     if others:
         return (
             f"config: stays as it was, so from_pretrained() cannot make the small model: {others}. Where a norm "
-            "divides by the width of before, keep that width (at_most= of its embedding 0), or use exact=False; "
-            "save() needs no configuration"
+            "divides by the width of before, keep that width, by the name of its embedding: "
+            "Channel(at_most=(('*embed*', 0.0), ('*', 1.0))); or use exact=False; save() needs no configuration"
         )
     search = _Search(type(small), small.config, small, after, run)
     numbers = list(_numbers(small.config, ()))
@@ -75,7 +75,8 @@ def reconfigure(own: nn.Module, small: Any, keeps: Keeps, run: Run) -> str | Non
     if found is None:
         return (
             f"config: stays as it was, so from_pretrained() cannot make the small model: {search.cause}. "
-            "Channel(uniform=True) makes the widths of all blocks alike; save() needs no configuration"
+            "Channel(uniform=True) makes the widths of all blocks alike, skip= leaves a layer as wide as it was; "
+            "save() needs no configuration"
         )
     small.config = search.with_(found)
     return "config: " + ", ".join(f"{number} {number.value} -> {value}" for number, value in found.items())
@@ -225,6 +226,7 @@ class _Search:
     def _built(self, settings: Mapping[_Number, int | float]) -> nn.Module | None:
         """A model of these settings without any memory; None: its class refuses them."""
         if not self._left:
+            self.cause = f"none of {_BUILDS} models built with other numbers was like it"
             return None
         self._left -= 1
         try:

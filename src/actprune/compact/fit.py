@@ -5,8 +5,7 @@ them, and rewritten on the fly where there are none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,23 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from actprune.compact.attention import WidthAttention
 from actprune.compact.fates import Fates
+from actprune.compact.gathered import GatheredLinear
+from actprune.compact.norms import WidthNorm
 from actprune.compact.sizes import Around, Averaged, Chained, Edited, Multiplied, StuckError, Written, rewritten
-from actprune.structure import Sized, Value, factor, sized, tensors
-
-Key = tuple[str, str, int]
+from actprune.structure import CONVOLUTIONS, Frames, Key, Sized, Value, factor, sized, tensors
 
 
 @dataclass(frozen=True)
 class Change:
-    """One call that has to read otherwise: the ``number``-th of its name within a call of the module at ``module``.
+    """One call that has to read otherwise.
 
-    By name, since a table that is made once and kept is read without what has made it from then on.
+    It is told by its name and place, since a table that is made once and kept is read without what has made it later.
     """
 
-    module: str
-    name: str
-    number: int
+    key: Key
     edit: Edited
 
 
@@ -41,10 +39,10 @@ def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Cha
     """
     expected: dict[Key, list[Sized]] = {}
     for each in fates.found.record.sized:
-        expected.setdefault((each.module, each.name, each.number), []).append(each)
+        expected.setdefault(each.key, []).append(each)
     mode = _Fitting(small, expected, fates)
     try:
-        with mode.running():
+        with mode.frames.running(), mode:
             call()
     except StuckError:
         raise
@@ -77,50 +75,26 @@ class _Fitting(TorchFunctionMode):
     def __init__(self, small: nn.Module, expected: Mapping[Key, list[Sized]], fates: Fates) -> None:
         super().__init__()
         self.found: dict[Key, Change] = {}
-        self._paths = {id(module): path for path, module in reversed(list(small.named_modules()))}
+        self.frames = Frames(small)
         self._expected, self._fates = expected, fates
         self._norms = {mixing.module for mixing in fates.found.mixings}
+        ours = (WidthNorm, WidthAttention, GatheredLinear)  # they stand where other code was
+        self._replaced = {path for path, module in small.named_modules() if isinstance(module, ours)}
         self._calls: dict[Key, int] = {}
-        self._stack: list[str] = [""]
-        self._frames: list[Counter[str]] = [Counter()]
         self.place = ""  # the innermost module when something went wrong
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        register = torch.nn.modules.module
-        handles = [
-            register.register_module_forward_pre_hook(self._entered),
-            register.register_module_forward_hook(self._left, always_call=True),
-        ]
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _entered(self, module: nn.Module, inputs: Any) -> None:
-        known = id(module) in self._paths
-        self._stack.append(self._paths[id(module)] if known else self._stack[-1])
-        self._frames.append(Counter() if known else self._frames[-1])
-
-    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._stack.pop()
-        self._frames.pop()
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        self.place = self._stack[-1]
+        self.place = self.frames.path
         if not sized(name, args, kwargs):
             return func(*args, **kwargs)
-        key = self._stack[-1], name, self._frames[-1][name]
-        self._frames[-1][name] += 1
+        key = self.frames.called(name)
         number = self._calls.get(key, 0)
         self._calls[key] = number + 1
         known = self._expected.get(key, [])
         call = known[number] if number < len(known) else None
-        if call is None:
+        if call is None or key[0] in self._replaced:
             return func(*args, **kwargs)
         return self._fitted(key, call, func, args, kwargs)
 
@@ -147,8 +121,7 @@ class _Fitting(TorchFunctionMode):
         before = factor(call.name, call.args, call.kwargs)
         if before is None or by in (before, 0):
             return func(*args, **kwargs)
-        edit = Multiplied(before / by)
-        self.found[key] = Change(*key, edit)
+        edit = self._noted(key, call, Multiplied(before / by))
         source, now = written(call.name, args, kwargs)
         return carried_out(edit.of(now), source)
 
@@ -166,8 +139,15 @@ class _Fitting(TorchFunctionMode):
             ratio *= 1.0 if line is None else float(line.double().mean())
         if ratio == 1:
             return out
-        self.found[key] = Change(*key, Averaged(ratio))
+        self._noted(key, call, Averaged(ratio))
         return out * ratio
+
+    def _noted(self, key: Key, call: Sized, edit: Edited) -> Edited:
+        """The change; a module that is called several times must need the same each time."""
+        known = self.found.setdefault(key, Change(key, edit))
+        if known.edit != edit:
+            raise StuckError(call)
+        return edit
 
     def _concerned(self, call: Sized) -> bool:
         """Whether anything goes from what the call is made on, or gives."""
@@ -189,10 +169,7 @@ class _Fitting(TorchFunctionMode):
             raise StuckError(call) from error
         if not self._fits(out, call):
             raise StuckError(call)
-        known = self.found.get(key)
-        if known is not None and known.edit != edit:
-            raise StuckError(call)
-        self.found[key] = Change(*key, edit)
+        self._noted(key, call, edit)
         return out
 
 
@@ -208,8 +185,8 @@ def written(name: str, args: Any, kwargs: Any) -> tuple[Tensor | None, Written]:
 
 def carried_out(call: Written, source: Tensor | None) -> Any:
     """The call itself."""
-    if call.name == "pad":
-        out = nn.functional.pad(source, *call.args, **call.kwargs)  # type: ignore[arg-type]
+    if call.name == "pad" or call.name in CONVOLUTIONS:
+        out = getattr(nn.functional, call.name)(source, *call.args, **call.kwargs)
     else:
         out = getattr(torch if source is None else source, call.name)(*call.args, **call.kwargs)
     return out if call.scale == 1 else out * call.scale
@@ -224,7 +201,7 @@ def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attribute
         return []
     by_module: dict[str, list[Change]] = {}
     for change in wanted:
-        by_module.setdefault(change.module, []).append(change)
+        by_module.setdefault(change.key[0], []).append(change)
     set_: dict[str, dict[str, tuple[int, int]]] = {}
     for path, found in by_module.items():
         module = small.get_submodule(path)
@@ -235,7 +212,7 @@ def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attribute
         left = changes(small, call, fates) if any(set_.values()) else wanted
     except StuckError:
         left = None
-    spoiled = set(by_module) if left is None else {change.module for change in left}
+    spoiled = set(by_module) if left is None else {change.key[0] for change in left}
     for path in spoiled & set(by_module):
         for name, (old, _) in set_[path].items():
             setattr(small.get_submodule(path), name, old)
@@ -243,7 +220,8 @@ def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attribute
     last = left if left is not None and not (spoiled & set(by_module)) else changes(small, call, fates)
     shims: dict[str, dict[tuple[str, int], Edited]] = {}
     for change in last:
-        shims.setdefault(change.module, {})[change.name, change.number] = change.edit
+        path, name, number = change.key
+        shims.setdefault(path, {})[name, number] = change.edit
     for path, calls in shims.items():
         Rewriting.on(small.get_submodule(path), calls)
     return _told(set_, shims)

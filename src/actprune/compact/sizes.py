@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from actprune.structure import CONVOLUTIONS
+
 Lines = Sequence[Tensor | None]
 
 
@@ -119,6 +121,25 @@ class Multiplied:
         if call.args:
             return Written(call.name, (call.args[0] * self.ratio, *call.args[1:]), call.kwargs)
         return Written(call.name, (), {**call.kwargs, "other": call.kwargs["other"] * self.ratio})
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """A convolution in ``after`` groups instead of ``before``: whole groups have gone."""
+
+    before: int
+    after: int
+
+    @property
+    def numbers(self) -> tuple[tuple[int, int], ...]:
+        """Groups before and after."""
+        return ((self.before, self.after),)
+
+    def of(self, call: Written) -> Written:
+        """The call in so many groups."""
+        if "groups" in call.kwargs:
+            return call._replace(kwargs={**call.kwargs, "groups": self.after})
+        return call._replace(args=(*call.args[:5], self.after))
 
 
 @dataclass(frozen=True)
@@ -299,10 +320,19 @@ def _pad(call: Written, around: Around) -> Edited:
     return Instead("pad", (tuple(sizes), *call.args[1:]))
 
 
+def _convolution(call: Written, around: Around) -> Edited:
+    groups = _argument(call, 5, "groups")
+    left = _count(around.kept[1], around.shape[1]) * groups
+    if left % around.shape[1]:
+        raise StuckError
+    return Grouped(groups, left // around.shape[1])
+
+
 Rewrite = Callable[[Written, Around], Edited]
 _SCALED = frozenset({"view", "reshape", "expand", "broadcast_to", "unflatten", "zeros", "ones", "empty", "full",
                      "randn", "rand", "new_zeros", "new_ones", "new_empty", "new_full"})  # fmt: skip
 _REWRITES: Mapping[str, Rewrite] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"), _split),
     "repeat": _repeat, "tile": _repeat, "narrow": _narrow, "__getitem__": _getitem, "pad": _pad,
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
 }  # fmt: skip

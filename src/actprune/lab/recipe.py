@@ -86,9 +86,9 @@ def _checked(what: str, value: Any, wanted: Any) -> Any:
     if isinstance(value, dict):
         return recipes.from_dict(value)
     if isinstance(value, str) and (wanted is Unit or Unit in typing.get_args(wanted)):
-        return _unit(what, value)
+        return _in_words(what, value, _UNITS, "unit")
     if isinstance(value, str) and Budget in typing.get_args(wanted):
-        return _budget(what, value)
+        return _in_words(what, value, _BUDGETS, "budget")
     if isinstance(value, str) and NM in typing.get_args(wanted) and (pattern := re.fullmatch(r"(\d+):(\d+)", value)):
         return NM(*map(int, pattern.groups()))
     try:
@@ -109,26 +109,20 @@ _BUDGETS: dict[str, Callable[..., Budget]] = {
 }
 
 
-def _unit(what: str, text: str) -> Unit:
-    """``weight``, ``neuron``, ``block(1, 4)``, ``channel`` or ``head``, these also as ``channel(round_to=8)``."""
-    try:
-        return _called(text, _UNITS)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise RecipeError(
-            f"{what}: {text!r} cannot be used; expected 'weight', 'neuron', 'block(1, 4)', 'channel', "
-            f"'channel(round_to=8)' or 'head'; an n:m pattern is a scope (--option scope=2:4); found {error}"
-        ) from None
+_EXPECTED = {
+    "unit": "'weight', 'neuron', 'block(1, 4)', 'channel', 'channel(round_to=8)' or 'head'; an n:m pattern is a scope "
+            "(--option scope=2:4)",
+    "budget": "such as 'channels(0.5)' (removed), 'flop(0.5)', 'parameters(100000)' or 'bytes(400000)' (left), "
+              "'compression(10)'",
+}  # fmt: skip
 
 
-def _budget(what: str, text: str) -> Budget:
-    """``flop(0.5)`` and so on."""
+def _in_words(what: str, text: str, known: Mapping[str, Callable[..., _T]], kind: str) -> _T:
+    """A unit or a budget: ``neuron``, ``block(1, 4)``, ``channel(round_to=8)``, ``flop(0.5)``."""
     try:
-        return _called(text, _BUDGETS)
+        return _called(text, known)
     except (SyntaxError, ValueError, TypeError) as error:
-        raise RecipeError(
-            f"{what}: {text!r} cannot be used; expected such as 'channels(0.5)' (removed), 'flop(0.5)', "
-            f"'parameters(100000)' or 'bytes(400000)' (left), 'compression(10)'; found {error}"
-        ) from None
+        raise RecipeError(f"{what}: {text!r} cannot be used; expected {_EXPECTED[kind]}; found {error}") from None
 
 
 def _called(text: str, known: Mapping[str, Callable[..., _T]]) -> _T:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from actprune.coupled import Coupled
+from actprune.coupled import Channel
 from actprune.criteria import Counter, CounterTimesWeight
 from actprune.criteria.counter import Across, Count, Smooth
 from actprune.errors import RecipeError
@@ -106,7 +106,7 @@ def activation(
         regrow=regrow,
         skip_output=skip_output,
         keep_at_least=keep_at_least,
-        repairs=(RemoveDead(),) if remove_dead and not isinstance(unit, Coupled) else (),
+        repairs=(RemoveDead(),) if remove_dead and not isinstance(unit, Channel) else (),
         allow_collapse=allow_collapse,
         seed=seed,
     )

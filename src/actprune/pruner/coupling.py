@@ -15,7 +15,7 @@ from actprune.pruner.distributed import local, sharded
 from actprune.pruner.inputs import examples_in
 from actprune.pruner.model import PrunableModel
 from actprune.state import PruneState
-from actprune.structure import Bundle, Costs, Structure, squared
+from actprune.structure import Bundle, Costs, Structure
 
 
 @dataclass(eq=False)
@@ -84,10 +84,9 @@ class LiveCoupling:
     @cached_property
     def notes(self) -> list[str]:
         """What stays, and why."""
-        found = self._structure.analysis()
         _ = self.bundles  # in the course of which some are left alone
         lines = list(self._aside)
-        for op, modules in found.unknown.items():
+        for op, modules in self._structure.whole[0].unknown.items():
             places = ", ".join(dict.fromkeys(path or "the model" for path in modules))
             lines.append(f"the operation {op} (in {places}) has no rule, so the channels that it touches stay")
         return lines
@@ -95,11 +94,11 @@ class LiveCoupling:
     @cached_property
     def costs(self) -> Costs:
         """Sizes of the network without some of them."""
-        found = self._structure.analysis()
+        found, solved = self._structure.whole
         names = frozenset(name for name, _ in self.model.root.named_parameters())
         assert self.state.example is not None
         examples = examples_in(self.state.example) or 1
-        return Costs(found, squared(found), self._structure.tensors, names, examples)
+        return Costs(found, solved, self._structure.tensors, names, examples)
 
     def blank(self, name: str) -> Tensor:
         """A mask of a parameter, all True."""

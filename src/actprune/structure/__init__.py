@@ -4,16 +4,20 @@ from actprune.structure.analysis import Analysis, Mixing, Reader
 from actprune.structure.classes import PINNED, Solved
 from actprune.structure.cost import Costs, Size
 from actprune.structure.exact import Norm, eps_of, norm_of, normalised
-from actprune.structure.record import Record, Sized, factor, outputs, sized, tensors
+from actprune.structure.frames import Frames, Key
+from actprune.structure.record import CONVOLUTIONS, Record, Sized, factor, outputs, sized, tensors
 from actprune.structure.recorder import Recorder, plainly, record, tables
 from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
 from actprune.structure.values import Value
 
 __all__ = [
+    "CONVOLUTIONS",
     "PINNED",
     "Analysis",
     "Bundle",
     "Costs",
+    "Frames",
+    "Key",
     "Mixing",
     "Norm",
     "Reader",

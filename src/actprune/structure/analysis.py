@@ -71,6 +71,7 @@ class Analysis:
     lengths   what products of activations sum over: module path, labels, length
     wide      label arrays over several axes: only whole lines of them can go
     scales    names of what normalisations multiply their channels by
+    cuts      labels of what is made of the model's own tensors alone, before and after a slice of it was taken
     never_zero  name and axis of what is divided by its own norm: a removed group is cut there, and not set to zero
     """
 
@@ -91,6 +92,7 @@ class Analysis:
     wide: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
     scales: set[str] = field(default_factory=set)
+    cuts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     never_zero: set[tuple[str, int]] = field(default_factory=set)
     grouped: bool = False
 
@@ -209,6 +211,7 @@ def analyse(
     for index, node in enumerate(record.nodes):
         _read(found if index in wanted else aside, index, node, rules)
     _pin_scaled(found)
+    _pin_left_out(found)
     for slot in record.results:
         for labels in found.values[slot].labels:
             found.classes.pin(labels, "it is part of what the model returns")
@@ -260,6 +263,15 @@ def _pin_scaled(found: Analysis) -> None:
         numbers = found.scalars.get(module, [])
         if any(abs(number / length**power - 1) < 1e-4 for number in numbers for power in (-0.5, 0.5, -0.25, 0.25)):
             found.classes.pin(labels, f"{module or 'the model'} scales by a root of the length that it sums over")
+
+
+def _pin_left_out(found: Analysis) -> None:
+    """A table of positions is cut to the length of the example: what no slice has taken is for longer ones."""
+    if not found.cuts:
+        return
+    taken = torch.unique(torch.cat([after.reshape(-1) for _, after in found.cuts]))
+    for before, _ in found.cuts:
+        found.classes.pin(before[~torch.isin(before, taken)], "the size of the example leaves it out")
 
 
 def _read(found: Analysis, index: int, node: Node, rules: Mapping[str, Rule]) -> None:

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["layer", "group", "rms"]
-
-
 _EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps", "layer_norm_eps", "layer_norm_epsilon")
-
-
 _USUAL = 1e-5  # of PyTorch's own, where a module has no attribute for it
 
 
@@ -82,7 +78,8 @@ def _computes(module: nn.Module, norm: Norm) -> bool:
     if not isinstance(got, Tensor) or got.shape != x.shape:
         return False
     weight = probe._parameters.get("weight", probe._parameters.get("scale"))
-    expected = normed(x, norm, weight, probe._parameters.get("bias"), eps_of(probe, norm))
+    bias, eps = probe._parameters.get("bias"), eps_of(probe, norm)
+    expected = normalised(x, norm.kind, norm.axis, norm.width, norm.groups, norm.offset, weight, bias, eps)
     return bool((got - expected).abs().max() < 1e-5)  # it may compute in float32 whatever it is given
 
 
@@ -93,16 +90,11 @@ def eps_of(module: nn.Module, norm: Norm) -> float:
     return float(torch.finfo(tensor.dtype).eps if known is None else known)
 
 
-def normed(x: Tensor, norm: Norm, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """``x`` normalised over ``norm.width`` entries of ``norm.axis``, of which those that are missing are zero."""
-    return normalised(x, norm.kind, norm.axis, norm.width, norm.groups, norm.offset, weight, bias, eps)
-
-
 def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no dataclasses)
     x: Tensor, kind: str, axis: int, width: int, groups: int, offset: bool, weight: Tensor | None, bias: Tensor | None,
     eps: float,
 ) -> Tensor:  # fmt: skip
-    """``normed`` with the norm's parts, for TorchScript."""
+    """``x`` normalised over ``width`` entries of an axis, of which those that are missing are zero. See ``Norm``."""
     if kind == "group":
         each = torch.ops.aten.reshape(x, [x.shape[0], groups, -1])
         count = width // groups * (x.numel() // (x.shape[0] * x.shape[1]))

@@ -89,6 +89,9 @@ def along(call: Call) -> Value | list[Value]:
         return call.node.function(whole(array, source.shape, [axis]), *call.args[1:], **dict(call.kwargs))
 
     labels = [moved(each) for each in source.labels]
+    if source.tensor is not None and call.node.op in ("slice", "select", "narrow"):
+        both = zip(source.labels, labels, strict=True)
+        call.analysis.cuts += [(before, after) for before, after in both if axis in support(before)]
     const = None if source.const is None else moved(source.const)
     if isinstance(const, (list, tuple)) or (labels and isinstance(labels[0], (list, tuple))) or len(call.shapes) > 1:
         found = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from actprune.structure.frames import Key
 from actprune.structure.values import Shape
 
 
@@ -77,8 +78,14 @@ def factor(name: str, args: Any, kwargs: Mapping[str, Any]) -> float | None:
     return float(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else None
 
 
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+"""Functions whose seventh argument is the number of groups."""
+
+
 def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether a call may have sizes in it."""
+    if name in CONVOLUTIONS:
+        return int(kwargs.get("groups", args[6] if len(args) > 6 else 1)) > 1
     return name in SIZED or factor(name, args, kwargs) is not None
 
 
@@ -86,18 +93,26 @@ def sized(name: str, args: Any, kwargs: Mapping[str, Any]) -> bool:
 class Sized:
     """A call with sizes written in it, as the model's own code made it: ``x.view(b, t, self.heads, -1)``.
 
-    number  how many calls of this name the module's own code made before it within the same call of the module
+    key     whose code made it, and which call of which name it is
     source  slot of the tensor that it is made on
     outs    slots of what it returned
     """
 
-    module: str
-    number: int
-    name: str
+    key: Key
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     source: int | None
     outs: tuple[int, ...]
+
+    @property
+    def module(self) -> str:
+        """Path of the module whose code made it."""
+        return self.key[0]
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return self.key[1]
 
 
 @dataclass(eq=False)

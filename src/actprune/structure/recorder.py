@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from actprune.graph.hooks import unhooked
+from actprune.structure.frames import Frames
 from actprune.structure.record import Node, Record, Sized, Slot, outputs, sized, tensors
 
 _MARK = "_actprune_slot"
@@ -120,11 +120,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.record = Record()
         self._model = model
         self._given = {id(tensor): tensor for tensor in tensors(given)}
-        self._paths = {id(module): path for path, module in reversed(list(model.named_modules()))}
-        self._stack: list[str] = [""]
-        self._frames: list[Counter[str]] = [
-            Counter()
-        ]  # sized calls so far, by name, of each module on the stack itself
+        self._frames = Frames(model, self._left)
         self._held: dict[int, tuple[Tensor, int]] = {}  # parameters and buffers: they must not be marked
         self._memory: dict[int, list[weakref.ref[Tensor]]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
@@ -136,20 +132,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def running(self) -> Iterator[None]:
         """Watch everything inside the block."""
-        register = torch.nn.modules.module
-        handles = [
-            register.register_module_forward_pre_hook(self._entered),
-            register.register_module_forward_hook(self._left, always_call=True),
-        ]
         flags = [(module, module.training) for module in self._model.modules()]
         try:
             for module, _ in flags:
                 module.training = False
-            with _Sizes(self), self:
+            with self._frames.running(), _Sizes(self), self:
                 yield
         finally:
-            for handle in handles:
-                handle.remove()
             for module, flag in flags:
                 module.training = flag
             for tensor, before in self._saved.values():
@@ -175,7 +164,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = tuple(self._new(tensor) for tensor in made)
         name = func.overloadpacket.__name__
         self.record.nodes.append(
-            Node(name, func, given_args, given_kwargs, outs, self._stack[-1], tuple(s for s in spoils if s not in outs))
+            Node(
+                name, func, given_args, given_kwargs, outs, self._frames.path, tuple(s for s in spoils if s not in outs)
+            )
         )
         return out
 
@@ -261,27 +252,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             place[:] = [each for each in place if each() is not None] + [weakref.ref(tensor)]
         return len(self.record.shapes) - 1
 
-    def _entered(self, module: nn.Module, inputs: Any) -> None:
-        known = id(module) in self._paths
-        self._stack.append(self._paths[id(module)] if known else self._stack[-1])
-        self._frames.append(Counter() if known else self._frames[-1])
-
-    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        path = self._stack.pop()
-        self._frames.pop()
-        if id(module) in self._paths:
-            both = [
-                tuple(slot for tensor in tensors(item) if (slot := self.known(tensor)) is not None)
-                for item in (inputs, output)
-            ]
-            self.record.calls.setdefault(path, []).append((both[0], both[1]))
+    def _left(self, path: str, inputs: Any, output: Any) -> None:
+        both = [
+            tuple(slot for tensor in tensors(item) if (slot := self.known(tensor)) is not None)
+            for item in (inputs, output)
+        ]
+        self.record.calls.setdefault(path, []).append((both[0], both[1]))
 
     def sized(self, name: str, args: Any, kwargs: Any, source: int | None, out: Any) -> None:
         """The model's code has made a call with sizes in it."""
         given = tree_map(lambda leaf: None if isinstance(leaf, Tensor) else leaf, (tuple(args), dict(kwargs)))
         outs = tuple(self._slot(tensor).number for tensor in tensors(out))
-        self.record.sized.append(Sized(self._stack[-1], self._frames[-1][name], name, given[0], given[1], source, outs))
-        self._frames[-1][name] += 1
+        self.record.sized.append(Sized(self._frames.called(name), given[0], given[1], source, outs))
 
 
 class _Sizes(TorchFunctionMode):

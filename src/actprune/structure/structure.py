@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -101,13 +102,18 @@ class Structure:
         found = self.norms[path]
         return None if found is None else found.kind
 
-    def bundles(self) -> list[Bundle]:
-        """Every coupled group that can go, in the order of the forward."""
+    @cached_property
+    def whole(self) -> tuple[Analysis, Solved]:
+        """The reading of the network as it is, in which no first layer loses inputs."""
         found = self.analysis()
         for reader in found.readers:
             if reader.bare:
                 found.classes.pin(reader.columns, "it reads the model's input")
-        solved = squared(found)
+        return found, squared(found)
+
+    def bundles(self) -> list[Bundle]:
+        """Every coupled group that can go, in the order of the forward."""
+        found, solved = self.whole
         heads = {root for labels in found.heads for root in solved.roots[labels].reshape(-1).tolist()}
         reading = {(reader.weight, reader.axis) for reader in found.readers}
         made = []
