@@ -46,6 +46,7 @@ class Channel:
                name and a number, of which the first that fits counts
     uniform    bundles that are alike but for the numbers in their names (the same place in every block) lose equally
                many groups, so that one number in a configuration can say how wide they are
+    whole_groups  grouped convolutions lose whole groups, and not the same channel of every group
     """
 
     reduce: Reduce = "mean"
@@ -53,6 +54,7 @@ class Channel:
     round_to: int = 1
     at_most: float | tuple[tuple[str, float], ...] = 1.0
     uniform: bool = False
+    whole_groups: bool = False
 
     kinds: ClassVar[tuple[str, ...]] = ("channel", "head")
     """Which bundles of the structure compete."""
@@ -240,41 +242,67 @@ def _families(unit: Channel, rankings: list[_Ranking]) -> list[list[int]]:
     return list(found.values())
 
 
-def _order(families: list[list[int]], rankings: list[_Ranking], scope: str, seed: int) -> list[tuple[list[int], int]]:
-    """Pairs of a family and how many groups of each of its rankings are gone with it, in the order in which they go."""
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """The order in which groups go, int64: entry i is of family ``owner[i]``, and ``gone[i]`` groups of each of its
+    rankings are gone with it.
+    """
+
+    families: list[list[int]]
+    owner: Tensor
+    gone: Tensor
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def first(self, count: int) -> list[int]:
+        """How many groups of each family's rankings are gone with the first ``count`` entries."""
+        most = torch.zeros(len(self.families), dtype=torch.int64)
+        return most.scatter_reduce_(0, self.owner[:count], self.gone[:count], "amax").tolist()
+
+
+def _order(families: list[list[int]], rankings: list[_Ranking], scope: str, seed: int) -> _Order:
+    """By score or by place, equal ones by a number drawn for each."""
     for ranking in rankings:
         ranking.order = _sorted(ranking, seed)
-    entries: list[tuple[float, int, int, int]] = []
+    values, keys, owners, places = [], [], [], []
     for number, family in enumerate(families):
         first = rankings[family[0]]
-        keys = unit_keys(first.bundle.name, len(first.bundle), seed, torch.device("cpu"))
         already = min(int(rankings[each].gone.sum()) for each in family)
-        for place in range(already, min(rankings[each].most for each in family)):
-            value = (place + 0.5) / len(first.bundle)
-            if scope == "global":
-                value = sum(float(rankings[each].scores[rankings[each].order[place]]) for each in family) / len(family)
-            entries.append((value, int(keys[first.order[place]]), number, place + 1))
-    entries.sort()
-    return [(families[number], place) for _, _, number, place in entries]
+        place = torch.arange(already, max(already, min(rankings[each].most for each in family)))
+        value = (place.double() + 0.5) / len(first.bundle)
+        if scope == "global":
+            value = torch.stack([rankings[each].scores[rankings[each].order[place]] for each in family]).mean(0)
+        ties = unit_keys(first.bundle.name, len(first.bundle), seed, torch.device("cpu"))
+        values.append(value)
+        keys.append(ties[first.order[place]])
+        owners.append(torch.full_like(place, number))
+        places.append(place + 1)
+    owner = torch.cat(owners)
+    order = _by(owner, torch.cat(keys), torch.cat(values))
+    return _Order(families, owner[order], torch.cat(places)[order])
+
+
+def _by(*columns: Tensor) -> Tensor:
+    """The order of rows by several columns, of which the last counts most."""
+    order = torch.arange(len(columns[0]))
+    for column in columns:
+        order = order[torch.argsort(column[order], stable=True)]
+    return order
 
 
 def _sorted(ranking: _Ranking, seed: int) -> Tensor:
     """Groups from the lowest, those that are gone first; equal scores by a number drawn for each."""
     keys = unit_keys(ranking.bundle.name, len(ranking.bundle), seed, torch.device("cpu"))
-    return torch.tensor(
-        sorted(
-            range(len(ranking.bundle)),
-            key=lambda place: (not bool(ranking.gone[place]), float(ranking.scores[place]), int(keys[place])),
-        )
-    )
+    return _by(keys, ranking.scores, ~ranking.gone)
 
 
-def _counts(unit: Channel, rankings: list[_Ranking], order: list[tuple[list[int], int]], count: int) -> list[int]:
+def _counts(unit: Channel, rankings: list[_Ranking], order: _Order, count: int) -> list[int]:
     """How many groups of each bundle go once ``count`` have gone in all; fewer where widths are rounded."""
     counts = [int(ranking.gone.sum()) for ranking in rankings]
-    for family, place in order[:count]:
+    for family, gone in zip(order.families, order.first(count), strict=True):
         for number in family:
-            counts[number] = max(counts[number], place)
+            counts[number] = max(counts[number], gone)
     if unit.round_to == 1:
         return counts
     return [_rounded(unit, ranking, asked) for ranking, asked in zip(rankings, counts, strict=True)]
@@ -290,7 +318,7 @@ def _rounded(unit: Channel, ranking: _Ranking, asked: int) -> int:
     return least
 
 
-def _removed(unit: Channel, rankings: list[_Ranking], order: list[tuple[list[int], int]], count: int) -> list[Tensor]:
+def _removed(unit: Channel, rankings: list[_Ranking], order: _Order, count: int) -> list[Tensor]:
     """Bool by group, of every bundle."""
     found = []
     for ranking, number in zip(rankings, _counts(unit, rankings, order, count), strict=True):
@@ -303,7 +331,7 @@ def _removed(unit: Channel, rankings: list[_Ranking], order: list[tuple[list[int
 def _met(  # noqa: PLR0917  (as ``choose``)
     unit: Channel,
     rankings: list[_Ranking],
-    order: list[tuple[list[int], int]],
+    order: _Order,
     costs: Costs,
     budget: Budget,
     fraction: float,
@@ -370,5 +398,5 @@ def _masks(coupling: Coupling, rankings: list[_Ranking], removed: list[Tensor], 
                 continue
             if slices.name not in masks:
                 masks[slices.name] = coupling.blank(slices.name)
-            masks[slices.name].movedim(slices.axis, 0)[index.to(masks[slices.name].device)] = False
+            masks[slices.name].index_fill_(slices.axis, index.to(masks[slices.name].device), False)
     return masks

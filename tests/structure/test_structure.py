@@ -63,15 +63,29 @@ def test_concatenated_channels_stay_apart():
     assert {name: size for name, (size, _) in found.items()} == {"a.weight": 4, "b.weight": 5}
 
 
-@pytest.mark.parametrize(("groups", "width", "out", "count"), [(4, 1, 4, 4), (4, 1, 8, 4), (2, 4, 8, 4), (4, 2, 8, 4)])
-def test_grouped_convolutions_lose_whole_groups_or_the_same_channel_of_each(groups, width, out, count):
-    model = nn.Sequential(
+def grouped(groups, width, out):
+    return nn.Sequential(
         nn.Conv2d(3, groups * width, 1), nn.Conv2d(groups * width, out, 1, groups=groups), nn.Conv2d(out, 2, 1),
         nn.Flatten(),
     )  # fmt: skip
-    found = bundles(model, torch.randn(2, 3, 2, 2))
-    assert sum(size for size, _ in found.values()) >= count
-    assert found["0.weight"][0] == count
+
+
+CASES = [  # groups, width, out, and how many units go for the input of the grouped convolution, and for its output
+    (4, 1, 4, [4]), (4, 1, 8, [4]), (2, 4, 8, [4, 4]), (4, 2, 8, [2, 2]), (4, 2, 4, [4]), (8, 4, 16, [4, 2])
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "width", "out", "units"), CASES)
+def test_grouped_convolutions_lose_the_same_channel_of_every_group(groups, width, out, units):
+    found = bundles(grouped(groups, width, out), torch.randn(2, 3, 2, 2))
+    assert [size for size, _ in found.values()] == units
+
+
+@pytest.mark.parametrize(("groups", "width", "out"), [(4, 1, 4), (2, 4, 8), (4, 2, 8), (8, 4, 16)])
+def test_grouped_convolutions_lose_whole_groups_where_asked(groups, width, out):
+    model = grouped(groups, width, out).eval()
+    (only,) = Structure(model, (torch.randn(2, 3, 2, 2),), {}, whole_groups=True).bundles()
+    assert len(only) == groups
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])

@@ -234,8 +234,10 @@ def _around(error: StuckError, job: Plan) -> list[Tensor]:
     if not cut:
         where = f"{what.name} in {what.module or 'its own code'}" if isinstance(what, Sized) else "a call"
         cause = error.args[1] if len(error.args) > 1 else error.__cause__
+        remedy = "; prune in widths that it takes, as with Channel(round_to=8)" if "multiple of" in str(cause) else ""
         raise CompactionError(
-            f"the compacted model does not run: {where} does not take the new sizes: {type(cause).__name__}: {cause}"
+            f"the compacted model does not run: {where} does not take the new sizes: {type(cause).__name__}: "
+            f"{cause}{remedy}"
         ) from error
     return cut
 

@@ -102,7 +102,8 @@ def _judge_mixing(fates: Fates, labels: Tensor, constant: Tensor | None) -> None
 
 def used(weight: Tensor, axis: int) -> Tensor:
     """Bool ``(n,)``: which indices of an axis have a weight that is not zero."""
-    return (weight != 0).movedim(axis, 0).flatten(1).any(1).cpu()
+    others = [each for each in range(weight.dim()) if each != axis]
+    return (weight.any(others) if others else weight != 0).cpu()
 
 
 def _judge(fates: Fates, reader: Reader, tensors: Mapping[str, Tensor], code: Code, folds: bool) -> None:
@@ -164,7 +165,7 @@ def settle(fates: Fates, round_to: int) -> None:
         changed = any([_not_empty(fates, labels) for labels in arrays])  # noqa: C419  (each must be looked at)
         for name, labels in ((name, labels) for name, found in axes.items() for labels in found):
             changed |= _not_empty(fates, labels)
-            if round_to > 1 and name.endswith("weight"):
+            if round_to > 1 and fates.found.tensors[name].dim() > 1:
                 changed |= _rounded(fates, labels, round_to)
 
 

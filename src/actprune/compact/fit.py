@@ -16,9 +16,8 @@ from torch.overrides import TorchFunctionMode
 from actprune.compact.attention import WidthAttention
 from actprune.compact.fates import Fates
 from actprune.compact.gathered import GatheredLinear
-from actprune.compact.norms import WidthNorm
 from actprune.compact.sizes import Around, Averaged, Chained, Edited, Multiplied, StuckError, Written, rewritten
-from actprune.structure import CONVOLUTIONS, Frames, Key, Sized, Value, factor, sized, tensors
+from actprune.structure import CONVOLUTIONS, Frames, Key, Sized, Value, WidthNorm, factor, sized, tensors
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,9 @@ def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Cha
     expected: dict[Key, list[Sized]] = {}
     for each in fates.found.record.sized:
         expected.setdefault(each.key, []).append(each)
+    for module in small.modules():
+        if isinstance(known := module.__dict__.get("actprune_sizes"), Rewriting):
+            known.stale.clear()
     mode = _Fitting(small, expected, fates)
     try:
         with mode.frames.running(), mode:
@@ -256,10 +258,12 @@ class Rewriting:
     """Carries out some calls of a module's own code with other sizes than are written there, by name and number.
 
     depth  how many modules within it are running: their calls are not its own
+    stale  calls that an earlier compaction has changed, and whose sizes have become others since
     """
 
     calls: dict[tuple[str, int], Edited]
     depth: int = 0
+    stale: set[tuple[str, int]] = field(default_factory=set)
     _modes: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -267,11 +271,10 @@ class Rewriting:
         """Put it on a module; copies of the module have it as well."""
         known = getattr(module, "actprune_sizes", None)
         if isinstance(known, Rewriting):
-            earlier = known.calls
-            known.calls = {
-                **earlier,
-                **{place: Chained(earlier[place], edit) if place in earlier else edit for place, edit in calls.items()},
-            }
+            for place, edit in calls.items():
+                goes_on = place in known.calls and place not in known.stale
+                known.calls[place] = Chained(known.calls[place], edit) if goes_on else edit
+            known.stale.clear()
             return
         made = cls(calls)
         module.__dict__["actprune_sizes"] = made
@@ -324,9 +327,15 @@ class _Rewritten(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._own.depth or not sized(name, args, kwargs or {}):
             return func(*args, **(kwargs or {}))
-        edit = self._own.calls.get((name, self._made[name]))
+        place = name, self._made[name]
+        edit = self._own.calls.get(place)
         self._made[name] += 1
         if edit is None:
             return func(*args, **(kwargs or {}))
         source, call = written(name, args, kwargs or {})
-        return carried_out(edit.of(call), source)
+        try:
+            call = edit.of(call)
+        except StuckError:  # as it stands: it is fitted anew, or PyTorch says what is wrong with it
+            self._own.stale.add(place)
+            return func(*args, **(kwargs or {}))
+        return carried_out(call, source)

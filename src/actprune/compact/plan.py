@@ -120,9 +120,12 @@ def _silenced(work: dict[str, Tensor], fates: Fates, made: set[str]) -> bool:
     for name in {reader.weight: None for reader in fates.found.readers if reader.weight is not None}:
         for axis, labels in enumerate(fates.found.axes[name]):
             dead = None if labels is None else ~fates.alive(labels)
-            if dead is not None and bool((dead & used(work[name], axis)).any()):
-                new[name] = new.get(name, work[name].detach()).clone()
-                new[name].movedim(axis, 0)[dead.to(new[name].device)] = 0
+            if dead is None or not bool(dead.any()):
+                continue
+            now = new.get(name, work[name].detach())
+            lines = torch.nonzero(dead).flatten().to(now.device)
+            if bool(now.index_select(axis, lines).any()):
+                new.setdefault(name, now.clone()).index_fill_(axis, lines, 0)
     weights = [name for name in new if name in work and work[name].dim() > 1]
     more = any(int(torch.count_nonzero(work[name])) != int(torch.count_nonzero(new[name])) for name in weights)
     for name, axes in fates.found.axes.items():

@@ -24,6 +24,7 @@ class LiveCoupling:
 
     model: PrunableModel
     state: PruneState
+    whole_groups: bool = False
     _aside: list[str] = field(default_factory=list)  # bundles that were left alone, and why
 
     @cached_property
@@ -38,7 +39,7 @@ class LiveCoupling:
             )
         args, kwargs = self.state.example
         try:
-            return Structure(self.model.root, args, kwargs)
+            return Structure(self.model.root, args, kwargs, whole_groups=self.whole_groups)
         except Exception as error:
             raise ModelError(
                 f"{type(self.model.root).__name__} cannot be followed: {type(error).__name__}: {error}"

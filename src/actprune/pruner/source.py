@@ -122,13 +122,15 @@ class LiveSource:
 
     def __post_init__(self) -> None:
         self._parameters = self.model.parameters()
+        self._every: dict[str, Tensor] | None = None
         self._objectives: dict[str, Tensor] | None = None
         self._coupling: LiveCoupling | None = None
 
     def coupling(self) -> LiveCoupling:
         """What must go together."""
         if self._coupling is None:
-            self._coupling = LiveCoupling(self.model, self.state)
+            whole = bool(getattr(getattr(self.method, "unit", None), "whole_groups", False))
+            self._coupling = LiveCoupling(self.model, self.state, whole)
         return self._coupling
 
     def masks(self) -> Mapping[str, Tensor]:
@@ -151,7 +153,8 @@ class LiveSource:
         """A parameter or buffer by clean name."""
         if self.overlay is not None and name in self.overlay:
             return self.overlay[name]
-        return full(self.model.tensors()[name])
+        self._every = self._every or self.model.tensors()
+        return full(self._every[name])
 
     def behind(self, weights: Mapping[str, Tensor]) -> LiveSource:
         """As if the parameters in ``weights`` had these values."""

@@ -3,7 +3,7 @@
 from actprune.structure.analysis import Analysis, Mixing, Reader
 from actprune.structure.classes import PINNED, Solved
 from actprune.structure.cost import Costs, Size
-from actprune.structure.exact import Norm, eps_of, norm_of, normalised
+from actprune.structure.exact import Norm, WidthNorm, eps_of, norm_of
 from actprune.structure.frames import Frames, Key
 from actprune.structure.record import CONVOLUTIONS, Record, Sized, factor, outputs, sized, tensors
 from actprune.structure.recorder import Recorder, plainly, record, tables
@@ -29,10 +29,10 @@ __all__ = [
     "Solved",
     "Structure",
     "Value",
+    "WidthNorm",
     "eps_of",
     "factor",
     "norm_of",
-    "normalised",
     "outputs",
     "plainly",
     "record",

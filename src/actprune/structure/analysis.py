@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from actprune.structure.classes import Classes
+from actprune.structure.exact import Norm
 from actprune.structure.record import Node, Record
 from actprune.structure.values import Meeting, Shape, Value, line, shrunk, support
 
@@ -61,8 +62,9 @@ class Analysis:
     tensors   parameters and buffers by name, masked where masks are to count
     constants whether constants are followed
     norms     module path and what it normalises -> which norm it computes, if that can be made exact
+    replaced  module path -> the norm over all channels of before that it computes, read as a whole
     rewrites  whether calls in the model's code can be made otherwise
-    whole_groups  of a grouped convolution whole groups go (True), or the same channel of each; None: what is finer
+    whole_groups  of a grouped convolution whole groups go, and not the same channel of each
     grouped   whether there was such a convolution
     axes      by name of a parameter or buffer: the labels of each of its axes, None: it stays whole
     unknown   operations without a rule that touched labels, and the modules that called them
@@ -79,7 +81,8 @@ class Analysis:
     tensors: Mapping[str, Tensor]
     constants: bool
     norms: Callable[[str, Value], str | None]
-    whole_groups: bool | None = None
+    replaced: Mapping[str, Norm] = field(default_factory=dict)
+    whole_groups: bool = False
     rewrites: bool = True
     classes: Classes = field(default_factory=Classes)
     values: dict[int, Value] = field(default_factory=dict)
@@ -192,14 +195,16 @@ def analyse(
     *,
     constants: bool,
     norms: Callable[[str, Value], str | None],
-    whole_groups: bool | None = None,
+    replaced: Mapping[str, Norm],
+    whole_groups: bool = False,
     rewrites: bool = True,
 ) -> Analysis:
     """Read a record by ``rules``; what has no rule pins all it touches.
 
     norms: module path and what it normalises -> which norm it computes ("layer", "rms"), if that can be made exact.
+    replaced: by module path, norms of an earlier compaction.
     """
-    found = Analysis(record, tensors, constants, norms, whole_groups, rewrites)
+    found = Analysis(record, tensors, constants, norms, replaced, whole_groups, rewrites)
     for slot in record.inputs:
         found.values[slot] = Value(record.shapes[slot], bare=True)
     for slot, name in record.names.items():
@@ -240,7 +245,7 @@ class _Lenient(Classes):
 def _aside(found: Analysis) -> Analysis:
     """The same values, for operations that no result depends on: they run, but what they need does not matter."""
     return Analysis(
-        found.record, found.tensors, found.constants, lambda path, value: None, found.whole_groups,
+        found.record, found.tensors, found.constants, lambda path, value: None, {}, found.whole_groups,
         True, _Lenient(found.classes), found.values, found.axes,
     )  # fmt: skip
 
@@ -284,7 +289,7 @@ def _read(found: Analysis, index: int, node: Node, rules: Mapping[str, Rule]) ->
             [each for value in call.values for each in value.labels], "returns a number that the model's code uses"
         )
         return
-    rule = _rule(node, rules) or unknown
+    rule = rules["norm of a width"] if node.module in found.replaced else _rule(node, rules) or unknown
     made = rule(call)
     values = made if isinstance(made, list) else [made] * len(node.outs)
     inputs = call.values

@@ -1,10 +1,10 @@
-"""L2: which normalisation a module computes, whoever wrote it, found by trying."""
+"""L2: which normalisation a module computes, whoever wrote it, found by trying; and the one that keeps its width."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class Norm:
 
 def norm_of(module: nn.Module) -> Norm | None:
     """What a module without children computes, if that is a norm of its input over channels; None: something else."""
+    if isinstance(module, WidthNorm):
+        return module.norm
     if isinstance(module, nn.GroupNorm):
         found = Norm("group", 1, module.num_channels, "eps", groups=module.num_groups)
         return found if type(module).forward is nn.GroupNorm.forward or _computes(module, found) else None
@@ -111,11 +113,66 @@ def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no data
 
 
 def _centred(x: Tensor, axis: int, count: int, rms: bool, eps: float) -> Tensor:
-    """Divided by the root of the mean square of ``count`` entries, behind the mean taken off unless ``rms``."""
+    """Divided by the root of the mean square of ``count`` entries, behind the mean taken off unless ``rms``.
+
+    PyTorch's fused norm takes the missing zeros as padding: that is faster than the formula in steps, which rms needs.
+    No ``pad`` or ``narrow`` of the model's own code: nothing may rewrite them.
+    """
     if rms:
         return x * torch.rsqrt(x.square().sum(axis, keepdim=True) / count + eps)
-    mean = x.sum(axis, keepdim=True) / count
-    centred = x - mean
-    missing = count - x.shape[axis]
-    square = (centred.square().sum(axis, keepdim=True) + missing * (mean * mean)) / count
-    return centred * torch.rsqrt(square + eps)
+    x = x.transpose(axis, -1)
+    left = x.shape[-1]
+    wide = torch.ops.aten.constant_pad_nd(x, [0, count - left])
+    made: Tensor = torch.ops.aten.slice(torch.layer_norm(wide, [count], None, None, eps), -1, 0, left)
+    return made.transpose(axis, -1)
+
+
+class WidthNorm(nn.Module):
+    """Stands for a LayerNorm, RMSNorm or GroupNorm over ``width`` channels of which only some are left.
+
+    It divides by the number that there were, since those that are gone were zero.
+
+    weight, bias  ``(channels,)`` or None
+    width         channels before
+    """
+
+    __jit_unused_properties__ = ("norm",)
+
+    if TYPE_CHECKING:  # TorchScript reads annotations of a class, and cannot
+        weight: Tensor | None
+        bias: Tensor | None
+
+    def __init__(self, norm: Norm, eps: float) -> None:
+        super().__init__()
+        self.kind, self.axis, self.width, self.groups = str(norm.kind), norm.axis, norm.width, norm.groups
+        self.offset, self.eps = norm.offset, eps
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    @property
+    def norm(self) -> Norm:
+        """What it computes, over the width of before."""
+        kind: Kind = self.kind  # type: ignore[assignment]
+        return Norm(kind, self.axis, self.width, "eps", self.offset, self.groups)
+
+    @classmethod
+    def of(cls, module: nn.Module, norm: Norm) -> Self:
+        """Take the place of ``module``; its tensors are the same ones."""
+        new = cls(norm, eps_of(module, norm))
+        new.training = module.training
+        for name, parameter in module._parameters.items():
+            new._parameters["weight" if name == "scale" else name] = parameter
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` normalised over its channels, as if the missing ones were there and zero. Any shape, any float type."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        weight = None if self.weight is None else self.weight.to(wide.dtype)
+        bias = None if self.bias is None else self.bias.to(wide.dtype)
+        made = normalised(wide, self.kind, self.axis, self.width, self.groups, self.offset, weight, bias, self.eps)
+        return made.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Kind and sizes."""
+        left = "" if self.weight is None else f"{len(self.weight)} of "
+        return f"{self.kind}, {left}{self.width} channels, eps={self.eps}"

@@ -115,20 +115,45 @@ def group_norm(call: Call) -> list[Value]:
     _scale(call, weight)
     affine = [_at(each, 1, len(x.shape)) for each in (weight, bias) if isinstance(each, Value)]
     labels = call.meet([x, *affine], x.shape)
-    inside = [each for each in x.labels if support(each) != {0}]
-    width = x.shape[1] // groups
-    for each in inside:
-        if support(each) != {1}:
-            call.pin([each], "mixes its entries")
-            continue
-        by_group = each.reshape(groups, width)
-        if width == 1:
-            continue
-        call.join(by_group, by_group[:1])
-        if not _exact(call, x, each, "group", groups):
-            call.pin([each], "mixes its entries")
+    for each in x.labels:
+        if support(each) != {0}:
+            _in_groups(call, x, each, groups, x.shape[1] // groups)
     const = _affine_constant(call, x, weight, bias, 1, {1})
     return [Value(call.shape, labels, const), *(Value(each) for each in call.shapes[1:])]
+
+
+def _in_groups(call: Call, x: Value, labels: Tensor, groups: int, width: int) -> None:
+    """Labels over whose groups, of ``width`` channels at first, a norm goes."""
+    if support(labels) != {1}:
+        call.pin([labels], "mixes its entries")
+    elif width > 1:
+        by_group = labels.reshape(groups, -1)
+        call.join(by_group, by_group[:1])
+        if not _exact(call, x, labels, "group", groups):
+            call.pin([labels], "mixes its entries")
+
+
+def width_norm(call: Call) -> list[Value]:
+    """A norm that an earlier compaction has made to keep its width: its steps are read as one, at the last of them."""
+    analysis, path = call.analysis, call.node.module
+    norm = analysis.replaced[path]
+    given = [slots[0] for slots, made in analysis.record.calls[path] if set(made) & set(call.node.outs)]
+    if not given:
+        return [Value(shape) for shape in call.shapes]
+    x = analysis.values[given[0]]
+    dims, axis = len(x.shape), norm.axis % len(x.shape)
+    weight, bias = (
+        analysis.stored(f"{path}.{name}") if f"{path}.{name}" in analysis.tensors else None
+        for name in ("weight", "bias")
+    )
+    _scale(call, weight)
+    labels = call.meet([x, *(_at(each, axis, dims) for each in (weight, bias) if each is not None)], x.shape)
+    for each in x.labels:
+        if norm.kind == "group" and support(each) != {0}:
+            _in_groups(call, x, each, norm.groups, norm.width // norm.groups)
+        elif axis in support(each) and not (support(each) == {axis} and _exact(call, x, each, norm.kind)):
+            call.pin([each], "mixes its entries")
+    return [Value(call.shape, labels, _affine_constant(call, x, weight, bias, axis, {axis}))]
 
 
 def fused_rms(call: Call) -> list[Value]:
@@ -161,5 +186,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
                      "cudnn_batch_norm", "batch_norm", "_batch_norm_no_update"), batch_norm),
     "native_layer_norm": layer_norm, "native_group_norm": group_norm, "_fused_rms_norm": fused_rms,
-    "_weight_norm_interface": weight_norm,
+    "_weight_norm_interface": weight_norm, "norm of a width": width_norm,
 }  # fmt: skip

@@ -200,14 +200,17 @@ def _weighted(const: Tensor | None, weight: Tensor, axis: int) -> Tensor | None:
 
     A result varies where anything that varies has a weight that is not zero.
     """
+    matrix = weight if axis == 0 else weight.t()
     if const is None:
-        dead = ~(weight != 0).any(axis)
+        dead = ~matrix.any(0)
         if not bool(dead.any()):
             return None
         return shrunk(torch.where(dead.cpu(), 0.0, torch.nan).to(torch.float64)[None])
     count = weight.shape[axis]
     const = const.expand(const.shape[0], count)
-    matrix = weight if axis == 0 else weight.t()
+    if len(const) == 1:
+        out = _sent(const[0], matrix)
+        return None if bool(out.isnan().all()) else shrunk(out[None])
     step = max(1, _BLOCK // max(count, 1))
     found = []
     for start in range(0, matrix.shape[1], step):
@@ -216,6 +219,20 @@ def _weighted(const: Tensor | None, weight: Tensor, axis: int) -> Tensor | None:
         found.append(torch.where(varies, torch.nan, const.nan_to_num(0.0) @ block))
     out = torch.cat(found, 1)
     return None if bool(out.isnan().all()) else shrunk(out)
+
+
+def _sent(const: Tensor, matrix: Tensor) -> Tensor:
+    """``(k,)`` constants by ``(k, n)`` weights: ``(n,)``, NaN where anything that varies has a weight that is not zero.
+
+    Only rows that can matter are read, and no more than those of constants in float64.
+    """
+
+    def rows(which: Tensor) -> Tensor:
+        return matrix.index_select(0, torch.nonzero(which).flatten().to(matrix.device))
+
+    varies, counts = const.isnan(), ~const.isnan() & (const != 0)
+    out = const[counts] @ rows(counts).to("cpu", torch.float64)
+    return out.masked_fill(rows(varies).any(0).cpu(), torch.nan)
 
 
 def convolution(call: Call) -> Value:
@@ -278,7 +295,7 @@ def _channels(call: Call, x: Value) -> Tensor | None:
 def _grouped(  # noqa: PLR0917  (what a product is made of)
     call: Call, x: Value, weight: Value, channels: Tensor | None, groups: int, transposed: bool
 ) -> Tensor | None:
-    """Outputs of a grouped convolution. Whole groups go, or the same channel of every group, whichever is finer."""
+    """Outputs of a grouped convolution. Whole groups go, or the same channel of each, where groups have several."""
     width = x.shape[1] // groups
     first, second = weight.along(0), weight.along(1)
     out_width = weight.shape[1] if transposed else weight.shape[0] // groups
@@ -293,9 +310,9 @@ def _grouped(  # noqa: PLR0917  (what a product is made of)
         return None
     assert first is not None
     rows = first.reshape(groups, out_width)
-    by_groups = call.analysis.whole_groups
-    call.analysis.grouped |= width > 1
-    if width == 1 or (groups >= width if by_groups is None else by_groups):
+    several = min(width, out_width) > 1
+    call.analysis.grouped |= several
+    if call.analysis.whole_groups or not several:
         call.join(rows, rows[:, :1])
         call.join(inputs, inputs[:, :1])
         call.join(rows[:, 0], inputs[:, 0])
@@ -356,12 +373,11 @@ def _conv_constant(  # noqa: PLR0917  (what a product is made of)
         else:
             kernel = matrix[group * each_out : (group + 1) * each_out]
         if bool(part.isnan().all()):
-            live = (kernel != 0).flatten(1).any(1).cpu()
-            rows.append(torch.where(live, torch.nan, 0.0).to(torch.float64))
+            rows.append(torch.where(kernel.any((1, 2)).cpu(), torch.nan, 0.0).to(torch.float64))
             continue
-        kernel = kernel.to("cpu", torch.float64)
-        varies = (kernel != 0).any(-1).double() @ part.isnan().double() > 0
-        rows.append(torch.where(varies, torch.nan, kernel.sum(-1) @ part.nan_to_num(0.0)))
+        # what is sent is summed over the kernel, and varies with every place of it
+        kinds = part.repeat_interleave(kernel.shape[-1])
+        rows.append(_sent(kinds, kernel.flatten(1).t()))
     out = torch.cat(rows)
     if bias is not None:
         more = call.const(bias)

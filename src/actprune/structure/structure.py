@@ -14,7 +14,7 @@ from actprune.graph import hooked
 from actprune.structure import moves, norms, pointwise, products, reductions, windows
 from actprune.structure.analysis import Analysis, Rule, analyse
 from actprune.structure.classes import PINNED, Solved
-from actprune.structure.exact import Norm, norm_of
+from actprune.structure.exact import Norm, WidthNorm, norm_of
 from actprune.structure.record import Record
 from actprune.structure.recorder import record
 from actprune.structure.values import Value, support
@@ -63,7 +63,11 @@ class Bundle:
 
 
 class Structure:
-    """What one eager forward shows of a model: bundles of coupled groups, why the rest stays, who reads whom."""
+    """What one eager forward shows of a model: bundles of coupled groups, why the rest stays, who reads whom.
+
+    exact         norms over channels may be replaced by ones that divide by the width of before
+    whole_groups  in the bundles, grouped convolutions lose whole groups, and not the same channel of every group
+    """
 
     def __init__(
         self,
@@ -73,10 +77,12 @@ class Structure:
         *,
         recorded: Record | None = None,
         exact: bool = True,
+        whole_groups: bool = False,
     ) -> None:
-        self._exact = exact
+        self._exact, self._whole_groups = exact, whole_groups
         self.record = _recorded(model, args, kwargs) if recorded is None else recorded
-        self.norms: dict[str, Norm | None] = {}
+        self._replaced = {path: each.norm for path, each in model.named_modules() if isinstance(each, WidthNorm)}
+        self.norms: dict[str, Norm | None] = {**self._replaced}
         self._model = model
         self.tensors = tensors_of(model)
 
@@ -85,13 +91,13 @@ class Structure:
         tensors: Mapping[str, Tensor] | None = None,
         *,
         constants: bool = False,
-        whole_groups: bool | None = None,
+        whole_groups: bool = False,
     ) -> Analysis:
         """A reading of the record; with ``constants`` what is constant under these tensors is followed, too."""
         values = self.tensors if tensors is None else tensors
         return analyse(
-            self.record, values, RULES, constants=constants, norms=self._norm, whole_groups=whole_groups,
-            rewrites=self._exact,
+            self.record, values, RULES, constants=constants, norms=self._norm,
+            replaced=self._replaced if self._exact else {}, whole_groups=whole_groups, rewrites=self._exact,
         )  # fmt: skip
 
     def _norm(self, path: str, value: Value) -> str | None:
@@ -105,7 +111,7 @@ class Structure:
     @cached_property
     def whole(self) -> tuple[Analysis, Solved]:
         """The reading of the network as it is, in which no first layer loses inputs."""
-        found = self.analysis()
+        found = self.analysis(whole_groups=self._whole_groups)
         for reader in found.readers:
             if reader.bare:
                 found.classes.pin(reader.columns, "it reads the model's input")
