@@ -6,6 +6,8 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -25,3 +27,17 @@ def apart(file: str, *arguments: str, limit: float | None = None) -> dict[str, A
 def peak() -> int:
     """Bytes that this process has held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident(field: str) -> int:
+    """Bytes, of VmRSS or VmHWM. Linux only."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def extra(run: Callable[[], Any]) -> int:
+    """Bytes held at most while something runs, above what was held before it."""
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's record of the peak begins anew
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before

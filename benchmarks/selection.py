@@ -35,6 +35,7 @@ from actprune.lab.sweep import table
 from actprune.methods.magnitude import magnitude
 from actprune.scopes import Scope
 from actprune.types import Layer
+from processes import extra
 
 SPARSITY = 0.9
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -110,20 +111,11 @@ def times(weights: Weights, first: str, second: str, repeats: int) -> tuple[floa
     return statistics.median(ours), statistics.median(theirs), ratio
 
 
-def resident(field: str) -> float:
-    """MB, of VmRSS or VmHWM."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
 def extra_memory(contestant: str, network: str, size: int) -> float:
     """Peak resident memory of one run above what was resident before it, MB. To be called in a fresh process."""
     CONTESTANTS[contestant](weights_of("equal", 10_000))  # whatever is loaded on first use
     weights = weights_of(network, size)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    CONTESTANTS[contestant](weights)
-    return resident("VmHWM") - before
+    return extra(lambda: CONTESTANTS[contestant](weights)) / 1e6
 
 
 def extra_memory_in_a_process(contestant: str, network: str, size: int) -> float:
