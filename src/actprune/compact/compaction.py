@@ -21,13 +21,26 @@ from actprune.compact.plan import Keeps, Plan, plan
 from actprune.compact.report import CompactReport, report
 from actprune.compact.sizes import StuckError
 from actprune.compact.steps import Steps, as_program
-from actprune.compact.verify import EXAMPLES, Inputs, as_they_are, check, copied, hooks_change, leaves, masked_call
+from actprune.compact.verify import EXAMPLES, as_they_are, check, hooks_change, masked_call
 from actprune.errors import CompactionError, ModelError
 from actprune.graph import hooked, unhooked, unwrap
 from actprune.program import Program, example_args, export, first_names, outline, refuse_failing
 from actprune.pruner.quiet import quiet
 from actprune.state import PruneState
-from actprune.structure import Norm, Record, Sized, Structure, outputs, plainly, record, tensors_of
+from actprune.structure import (
+    Inputs,
+    Norm,
+    Record,
+    Sized,
+    Structure,
+    copied,
+    leaves,
+    on_other_ways,
+    outputs,
+    plainly,
+    record,
+    tensors_of,
+)
 
 Form = Literal["module", "graph"]
 _Made = tuple[Plan, nn.Module, list[str], dict[str, float]]
@@ -100,26 +113,29 @@ def _compacted(
     tensors = masked_tensors(own, masks)
     steps = Steps(own) if isinstance(own, Program) else None
     recorded, pair = _recorded(own, args, kwargs, computes, steps)
+    recorded, others = (recorded, []) if steps is not None else on_other_ways(own, recorded, *pair, hooks=computes)
     structure = Structure(own, *pair, recorded=recorded, exact=steps is None)
     call = masked_call(own, tensors)
 
     def tried(folds: bool, attributes: bool) -> _Made:
         code = Code(own, gather)
         job, small, told = _made(
-            structure, own, tensors, code, steps, round_to=round_to, exact=exact, pair=pair, computes=computes,
-            folds=folds, attributes=attributes,
+            structure, own, tensors, code, steps, round_to=round_to, exact=exact, every=[pair, *others],
+            computes=computes, folds=folds, attributes=attributes,
         )  # fmt: skip
         if not verify:
             return job, small, told, {}
         with quiet(own), quiet(small), nullcontext() if computes else _unhooked(own, small):
-            return job, small, told, check(job, call, own, small, given, pair, exact=exact)
+            return job, small, told, check(job, call, own, small, given, pair, others, exact=exact)
 
     job, small, told, differences = _first_that_holds(tried)
     if hooked(own) or not verify:
         as_they_are(call, small, own, given, compare=verify)
     if steps is None and configured(own):
-        line = reconfigure(own, small, job.keeps, lambda model: outputs(_caller(model, pair, computes)()))
+        line = reconfigure(own, small, job.keeps, lambda model: outputs(_caller(model, [pair], computes)()))
         told = told if line is None else [*told, line]
+    if structure.unreached:
+        told = [*told, f"not reached by the example, and as before: {', '.join(structure.unreached)}"]
     told_of = report(job, tensors, small, differences, told)
     small.actprune_example = outline(pair)  # so that save() needs none
     moved = move_state(state, job.keeps, first_names(own)) if isinstance(state, PruneState) else None
@@ -158,7 +174,7 @@ _TRIES = 50  # sizes that cannot be written are found one after the other
 
 def _made(
     structure: Structure, own: nn.Module, tensors: Mapping[str, Tensor], code: Code, steps: Steps | None, *,
-    round_to: int, exact: bool, pair: Inputs, computes: bool, folds: bool, attributes: bool,
+    round_to: int, exact: bool, every: Sequence[Inputs], computes: bool, folds: bool, attributes: bool,
 ) -> tuple[Plan, nn.Module, list[str]]:  # fmt: skip
     """The plan and the small model. Classes that a size stands in the way of stay, and everything begins anew."""
     fixed: list[Tensor] = []
@@ -170,7 +186,7 @@ def _made(
                 return job, as_program(job, steps, small_ones), []
             small = as_module(job, own, small_ones)
             told = [f"{path}: {put(small, path, _norm_at(structure, path), left, exact)}" for path, left in _left(job)]
-            told += follow(small, _caller(small, pair, computes), job.fates, attributes=attributes)
+            told += follow(small, _caller(small, every, computes), job.fates, attributes=attributes)
             return job, small, told
         except StuckError as error:
             fixed = fixed + _around(error, job)
@@ -210,13 +226,12 @@ def _unhooked(*models: nn.Module) -> Iterator[None]:
         yield
 
 
-def _caller(small: nn.Module, pair: Inputs, hooks: bool = False) -> Callable[[], Any]:
-    """hooks: the user's own are part of what it computes."""
+def _caller(small: nn.Module, every: Sequence[Inputs], hooks: bool = False) -> Callable[[], list[Any]]:
+    """The model on each of these inputs. hooks: the user's own are part of what it computes."""
 
-    def call() -> Any:
-        args, kwargs = copied(pair)
+    def call() -> list[Any]:
         with quiet(small), nullcontext() if hooks else unhooked(small), plainly(small):
-            return small(*args, **kwargs)
+            return [small(*args, **kwargs) for args, kwargs in map(copied, every)]
 
     return call
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -11,20 +11,18 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from actprune.compact.plan import Plan
 from actprune.errors import CompactionError
 from actprune.graph import hooked, unhooked
 from actprune.program import refuse_failing
 from actprune.pruner.quiet import quiet
-from actprune.structure import outputs, plainly, tensors_of
+from actprune.structure import Inputs, copied, leaves, noise, outputs, plainly, tensors_of
 
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4}  # relative to the largest output
 
 EXAMPLES = 32  # examples of the given ones that are compared at most
-
-Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class Doubled(TorchFunctionMode):
@@ -77,11 +75,12 @@ def check(  # noqa: PLR0917  (two models, two inputs)
     small: nn.Module,
     given: Inputs,
     pair: Inputs,
+    others: Sequence[Inputs] = (),
     *,
     exact: bool = True,
 ) -> dict[str, float]:
-    """Compare outputs in float64 on two examples, and in the model's own types on (32 of) the examples and on noise
-    like them.
+    """Compare outputs in float64 on two examples (and ``others``, which take other ways), and in the model's own types
+    on (32 of) the examples and on noise like them.
 
     Returns the largest relative differences by type. Constants moved into the biases of a 16-bit model are rounded as
     its weights are, and so much difference is allowed. exact: False: any difference is, and only said.
@@ -89,9 +88,10 @@ def check(  # noqa: PLR0917  (two models, two inputs)
     Raises CompactionError naming the first layer that differs, or when the example's outputs are not finite.
     """
     found: dict[str, float] = {}
-    samples = [("float64", pair), ("float32", given), ("float32", noise(given))]
-    if all(one is other for one, other in zip(leaves(pair), leaves(given), strict=True)):
-        samples.pop(1)  # the same numbers once more
+    samples = [("float64", each) for each in (pair, *others)]
+    if not all(one is other for one, other in zip(leaves(pair), leaves(given), strict=True)):
+        samples.append(("float32", given))
+    samples.append(("float32", noise(given)))
     for name, inputs in samples:
         limit = max(TOLERANCE[name], 4 * _rounding(small) if name == "float64" else 16 * _rounding(small))
         double = name == "float64"
@@ -100,12 +100,12 @@ def check(  # noqa: PLR0917  (two models, two inputs)
             _refuse_nan(expected)
         worst = difference(expected, _run(small, small, inputs, double=double))
         if exact and not worst <= limit:
-            with _layers(model) as seen, _layers(small) as others:  # once more, to find out where
+            with _layers(model) as seen, _layers(small) as made:  # once more, to find out where
                 _run(masked, model, inputs, double=double)
                 _run(small, small, inputs, double=double)
             raise CompactionError(
                 f"the compacted model differs from the masked one by {worst:.2g} of the output's scale in {name} "
-                f"(at most {limit:g} is allowed){_first(plan, seen, others, limit)}. This is a defect or an "
+                f"(at most {limit:g} is allowed){_first(plan, seen, made, limit)}. This is a defect or an "
                 "unusual model: leave the layer out of the pruning, or report it"
             )
         found[name] = max(found.get(name, 0.0), worst)
@@ -118,13 +118,6 @@ def _run(call: Callable[..., Any], model: nn.Module, inputs: Inputs, *, double: 
     with plainly(model), doubled() if double else nullcontext():
         torch.manual_seed(0)  # a model may draw numbers
         return outputs(call(*args, **kwargs))
-
-
-def copied(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Tensors of their own: a model may write into what it is given."""
-    args, kwargs = inputs
-    copied = tree_map(lambda item: item.clone() if isinstance(item, Tensor) else item, (tuple(args), dict(kwargs)))
-    return copied[0], copied[1]
 
 
 @torch.no_grad()
@@ -214,34 +207,6 @@ def _refuse_nan(expected: list[Tensor]) -> None:
         )
 
 
-_ENTRIES, _NOISE = 1 << 14, 16
-
-
-def noise(inputs: Inputs) -> Inputs:
-    """Normal numbers as large as the inputs get: activations that happen to be silent on the example fire on these.
-
-    Small inputs are repeated, so that there are up to 16 examples of noise.
-    """
-    generator = torch.Generator().manual_seed(0)
-    every = leaves(inputs)
-    counts = {len(item) if item.dim() else 0 for item in every}
-    most = max((item.numel() for item in every), default=1)
-    alike = len(counts) == 1 and 0 not in counts
-    times = max(1, min(_NOISE // min(counts), _ENTRIES // max(most, 1))) if alike else 1
-
-    def like(item: Any) -> Any:
-        if not isinstance(item, Tensor) or not item.numel():
-            return item
-        item = item.repeat(times, *[1] * (item.dim() - 1)) if times > 1 else item
-        if not item.is_floating_point():
-            return item
-        scale = item.abs().amax() if bool(item.any()) else 1.0
-        return torch.randn(item.shape, generator=generator, dtype=torch.float64).to(item) * scale
-
-    args, kwargs = tree_map(like, (tuple(inputs[0]), dict(inputs[1])))
-    return args, kwargs
-
-
 def difference(expected: list[Tensor], got: list[Tensor]) -> float:
     """Largest absolute difference over the largest finite output; infinite for other shapes and for NaN in one only."""
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in got]:
@@ -288,8 +253,3 @@ def _first(plan: Plan, seen: Mapping[str, Tensor], small: Mapping[str, Tensor], 
         if not difference([kept], [other]) <= limit:
             return f"; the first layer that differs is {name.removesuffix('.weight')}"
     return "; all layers with weights agree, so the difference lies in what follows them"
-
-
-def leaves(item: Any) -> list[Tensor]:
-    """Tensors of a pytree."""
-    return [leaf for leaf in tree_leaves(item) if isinstance(leaf, Tensor)]

@@ -87,6 +87,11 @@ class LiveCoupling:
         """What stays, and why."""
         _ = self.bundles  # in the course of which some are left alone
         lines = list(self._aside)
+        if out := self._structure.unreached:
+            lines.append(
+                f"{', '.join(map(clean_path, out))}: neither the example nor other values of it reach this; it stays, "
+                "and compact() will not fit it to what gets narrower around it"
+            )
         for op, modules in self._structure.whole[0].unknown.items():
             places = ", ".join(dict.fromkeys(path or "the model" for path in modules))
             lines.append(f"the operation {op} (in {places}) has no rule, so the channels that it touches stay")

@@ -70,14 +70,14 @@ class Pruner:
         choice = Choice(patterns(skip), patterns(only), include_frozen, include_tied, spans)
         self._prunable = PrunableModel(model, choice)
         self.model, self.layers = self._prunable.root, self._prunable.layers
-        self.recipe = recipe
-        self.state = PruneState()
+        self.recipe, self.state = recipe, PruneState()
         self._kinds = Kinds.of(recipe.evidence)
         self._learner = Learner(self.model, self.layers, self._prunable.parameters, recipe.penalty)
         self.state.learnt = self._learner.learnt
         self._collector = Collector(
-            self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again
-        )
+            self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again,
+            lenient=spans,
+        )  # fmt: skip
         self._holder = Holder(self._held, self.state, recipe.regrow)
         self._live_mask: Mask = DEFAULT
         self._copies: list[PrunableModel] = []

@@ -9,6 +9,7 @@ from actprune.structure.record import CONVOLUTIONS, Record, Sized, factor, outpu
 from actprune.structure.recorder import Recorder, plainly, record, tables
 from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
 from actprune.structure.values import Value
+from actprune.structure.ways import Inputs, copied, leaves, noise, on_other_ways, unreached
 
 __all__ = [
     "CONVOLUTIONS",
@@ -17,6 +18,7 @@ __all__ = [
     "Bundle",
     "Costs",
     "Frames",
+    "Inputs",
     "Key",
     "Mixing",
     "Norm",
@@ -30,9 +32,13 @@ __all__ = [
     "Structure",
     "Value",
     "WidthNorm",
+    "copied",
     "eps_of",
     "factor",
+    "leaves",
+    "noise",
     "norm_of",
+    "on_other_ways",
     "outputs",
     "plainly",
     "record",
@@ -41,4 +47,5 @@ __all__ = [
     "tables",
     "tensors",
     "tensors_of",
+    "unreached",
 ]

@@ -41,7 +41,8 @@ class Costs:
             (math.prod(tensor.shape), tensor.element_size(), name in parameters, self._axes(found, solved, name))
             for name, tensor in tensors.items()
         ]
-        nodes = [found.record.nodes[index] for index in needed(found.record)]
+        first = found.record.first
+        nodes = [found.record.nodes[index] for index in needed(found.record) if first is None or index < first]
         self._products = [each for node in nodes if (each := _product(found, solved, node)) is not None]
 
     @staticmethod

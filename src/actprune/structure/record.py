@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +55,15 @@ class Node:
         args, kwargs = tree_map(fill, (self.args, dict(self.kwargs)), is_leaf=_is_slot)
         return args, kwargs
 
+    def later(self, by: int) -> Node:
+        """The same behind ``by`` slots of another forward."""
+
+        def moved(leaf: Any) -> Any:
+            return Slot(leaf.number + by) if isinstance(leaf, Slot) else leaf
+
+        args, kwargs = tree_map(moved, (self.args, dict(self.kwargs)), is_leaf=_is_slot)
+        return replace(self, args=args, kwargs=kwargs, outs=_later(self.outs, by), spoils=_later(self.spoils, by))
+
 
 SIZED = frozenset({
     "view", "reshape", "expand", "unflatten", "split", "split_with_sizes", "chunk", "narrow", "repeat", "__getitem__",
@@ -104,6 +113,10 @@ class Sized:
     source: int | None
     outs: tuple[int, ...]
 
+    def later(self, by: int) -> Sized:
+        """The same behind ``by`` slots of another forward."""
+        return replace(self, source=None if self.source is None else self.source + by, outs=_later(self.outs, by))
+
     @property
     def module(self) -> str:
         """Path of the module whose code made it."""
@@ -127,6 +140,7 @@ class Record:
     results  slots of what the model returned
     calls    per module path: slots of the tensors that it was given and returned, one entry for each call
     remade   tables that modules keep of earlier forwards were made anew
+    first    how many of the nodes are of the first forward, where others were noted behind it; None: all
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -139,6 +153,31 @@ class Record:
     sized: list[Sized] = field(default_factory=list)
     calls: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
     remade: bool = False
+    first: int | None = None
+
+    def then(self, other: Record) -> Record:
+        """Both, as if the one forward had come behind the other."""
+        by = len(self.shapes)
+        calls = {path: list(each) for path, each in self.calls.items()}
+        for path, each in other.calls.items():
+            calls.setdefault(path, []).extend((_later(given, by), _later(made, by)) for given, made in each)
+        return Record(
+            nodes=[*self.nodes, *(node.later(by) for node in other.nodes)],
+            shapes=self.shapes + other.shapes,
+            floats=self.floats + other.floats,
+            names={**self.names, **{slot + by: name for slot, name in other.names.items()}},
+            others={**self.others, **{slot + by: tensor for slot, tensor in other.others.items()}},
+            inputs=[*self.inputs, *_later(other.inputs, by)],
+            results=[*self.results, *_later(other.results, by)],
+            sized=[*self.sized, *(each.later(by) for each in other.sized)],
+            calls=calls,
+            remade=self.remade or other.remade,
+            first=len(self.nodes) if self.first is None else self.first,
+        )
+
+
+def _later(slots: Iterable[int], by: int) -> tuple[int, ...]:
+    return tuple(slot + by for slot in slots)
 
 
 def _is_slot(item: Any) -> bool:

@@ -18,6 +18,7 @@ from actprune.structure.exact import Norm, WidthNorm, norm_of
 from actprune.structure.record import Record
 from actprune.structure.recorder import record
 from actprune.structure.values import Value, support
+from actprune.structure.ways import on_other_ways, unreached
 
 RULES: dict[str, Rule] = {
     **pointwise.RULES, **moves.RULES, **reductions.RULES, **products.RULES, **norms.RULES, **windows.RULES,
@@ -65,6 +66,7 @@ class Bundle:
 class Structure:
     """What one eager forward shows of a model: bundles of coupled groups, why the rest stays, who reads whom.
 
+    recorded      of its forward; None: it is followed on the example, and on other ways if some parameters are not read
     exact         norms over channels may be replaced by ones that divide by the width of before
     whole_groups  in the bundles, grouped convolutions lose whole groups, and not the same channel of every group
     """
@@ -80,7 +82,9 @@ class Structure:
         whole_groups: bool = False,
     ) -> None:
         self._exact, self._whole_groups = exact, whole_groups
-        self.record = _recorded(model, args, kwargs) if recorded is None else recorded
+        self.record = (
+            on_other_ways(model, _recorded(model, args, kwargs), args, kwargs)[0] if recorded is None else recorded
+        )
         self._replaced = {path: each.norm for path, each in model.named_modules() if isinstance(each, WidthNorm)}
         self.norms: dict[str, Norm | None] = {**self._replaced}
         self._model = model
@@ -116,6 +120,11 @@ class Structure:
             if reader.bare:
                 found.classes.pin(reader.columns, "it reads the model's input")
         return found, squared(found)
+
+    @property
+    def unreached(self) -> list[str]:
+        """Parameters that no forward has read."""
+        return sorted(unreached(self._model, self.record))
 
     def bundles(self) -> list[Bundle]:
         """Every coupled group that can go, in the order of the forward."""
