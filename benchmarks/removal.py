@@ -186,16 +186,14 @@ def sizes() -> list[dict[str, Any]]:
         for side in (32, 224)
     ]
     found += [(f"embedding of {rows:,} rows", Reader(rows), torch.randint(0, 100, (2, 16))) for rows in (500, 50_000)]
-    rows = []
-    for label, model, x in found:
-        structure = Structure(model.eval(), (x,), {})
-        taken = []
-        for _ in range(5):
+    structures = {label: Structure(model.eval(), (x,), {}) for label, model, x in found}
+    taken: dict[str, list[float]] = {label: [] for label in structures}
+    for _ in range(9):
+        for label, structure in structures.items():
             start = time.perf_counter()
             structure.analysis()
-            taken.append(time.perf_counter() - start)
-        rows.append({"what": label, "seconds": median(taken)})
-    return rows
+            taken[label].append(time.perf_counter() - start)
+    return [{"what": label, "seconds": median(seconds)} for label, seconds in taken.items()]
 
 
 def table(found: dict[str, Any]) -> str:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from actprune.graph import clean_path, unhooked, unwrap, weights_of
+from actprune.structure import plainly
 
 LARGEST = 5
 """So many of the tensors that were left alone are named in a table; the others are summed up."""
@@ -228,7 +227,7 @@ def _counted(root: nn.Module, example: Any) -> dict[str, int]:
         names[id(weight)] = name
     args, kwargs = example
     counter = _Counter(root, names)
-    with _taken_apart(), torch.no_grad(), counter:
+    with plainly(root), torch.no_grad(), counter:
         root(*args, **kwargs)
     return counter.flop
 
@@ -266,17 +265,3 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name = next((self._names[store] for store in stores if store in self._names), "")
             self.flop[name] = self.flop.get(name, 0) + int(formula(*args, **kwargs, out_val=out))
         return out
-
-
-@contextmanager
-def _taken_apart() -> Iterator[None]:
-    """Fused kernels off: what they compute is counted as matrix products."""
-    onednn, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch._C._set_mkldnn_enabled(onednn)
-        torch.backends.mha.set_fastpath_enabled(fast)

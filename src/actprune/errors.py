@@ -53,6 +53,12 @@ class RuntimePathError(ActpruneError, RuntimeError):
     """An execution path cannot run this model here (a missing extra, an unsupported operation)."""
 
 
+def few(names: Iterable[str], most: int = 6) -> str:
+    """Names for a sentence, the first of them where there are many."""
+    found = list(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist: the nearest match first, then all of them."""
     names = sorted(known)

@@ -22,7 +22,7 @@ from actprune.compact.report import CompactReport, report
 from actprune.compact.sizes import StuckError
 from actprune.compact.steps import Steps, as_program
 from actprune.compact.verify import EXAMPLES, as_they_are, check, hooks_change, masked_call
-from actprune.errors import CompactionError, ModelError
+from actprune.errors import CompactionError, ModelError, few
 from actprune.graph import hooked, unhooked, unwrap
 from actprune.program import Program, example_args, export, first_names, outline, refuse_failing
 from actprune.pruner.quiet import quiet
@@ -135,7 +135,7 @@ def _compacted(
         line = reconfigure(own, small, job.keeps, lambda model: outputs(_caller(model, [pair], computes)()))
         told = told if line is None else [*told, line]
     if structure.unreached:
-        told = [*told, f"not reached by the example, and as before: {', '.join(structure.unreached)}"]
+        told = [*told, f"not reached by the example, and as before: {few(structure.unreached)}"]
     told_of = report(job, tensors, small, differences, told)
     small.actprune_example = outline(pair)  # so that save() needs none
     moved = move_state(state, job.keeps, first_names(own)) if isinstance(state, PruneState) else None

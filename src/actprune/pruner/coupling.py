@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from actprune.errors import ModelError, ObservationError
+from actprune.errors import ModelError, ObservationError, few
 from actprune.graph import SKIPPED, clean_path
 from actprune.pruner.distributed import local, sharded
 from actprune.pruner.inputs import examples_in
@@ -89,7 +89,7 @@ class LiveCoupling:
         lines = list(self._aside)
         if out := self._structure.unreached:
             lines.append(
-                f"{', '.join(map(clean_path, out))}: neither the example nor other values of it reach this; it stays, "
+                f"{few(map(clean_path, out))}: neither the example nor other values of it reach this; it stays, "
                 "and compact() will not fit it to what gets narrower around it"
             )
         for op, modules in self._structure.whole[0].unknown.items():

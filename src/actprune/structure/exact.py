@@ -96,35 +96,54 @@ def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no data
     x: Tensor, kind: str, axis: int, width: int, groups: int, offset: bool, weight: Tensor | None, bias: Tensor | None,
     eps: float,
 ) -> Tensor:  # fmt: skip
-    """``x`` normalised over ``width`` entries of an axis, of which those that are missing are zero. See ``Norm``."""
-    if kind == "group":
-        each = torch.ops.aten.reshape(x, [x.shape[0], groups, -1])
-        count = width // groups * (x.numel() // (x.shape[0] * x.shape[1]))
-        x = torch.ops.aten.reshape(_centred(each, -1, count, False, eps), list(x.shape))
-    else:
-        x = _centred(x, axis, width, kind == "rms", eps)
-    if weight is None and bias is None:
-        return x
-    shape = [1] * x.dim()
-    shape[axis] = -1
-    if weight is not None:
-        x = x * torch.ops.aten.reshape(1 + weight if offset else weight, shape)
-    return x if bias is None else x + torch.ops.aten.reshape(bias, shape)
+    """``x`` normalised over ``width`` entries of an axis, of which those that are missing are zero. See ``Norm``.
 
-
-def _centred(x: Tensor, axis: int, count: int, rms: bool, eps: float) -> Tensor:
-    """Divided by the root of the mean square of ``count`` entries, behind the mean taken off unless ``rms``.
-
-    PyTorch's fused norm takes the missing zeros as padding: that is faster than the formula in steps, which rms needs.
-    No ``pad`` or ``narrow`` of the model's own code: nothing may rewrite them.
+    PyTorch's fused norms get zeros in the place of what is missing: that is faster than the formula in steps. No
+    function is used that the model's own code may have with sizes in it: nothing may rewrite those.
     """
-    if rms:
-        return x * torch.rsqrt(x.square().sum(axis, keepdim=True) / count + eps)
+    if offset and weight is not None:
+        weight = 1 + weight
+    if kind == "group":
+        return _by_group(x, width, groups, weight, bias, eps)
     x = x.transpose(axis, -1)
-    left = x.shape[-1]
-    wide = torch.ops.aten.constant_pad_nd(x, [0, count - left])
-    made: Tensor = torch.ops.aten.slice(torch.layer_norm(wide, [count], None, None, eps), -1, 0, left)
+    if kind == "rms":
+        made = x * torch.rsqrt(x.square().sum(-1, keepdim=True) / width + eps)
+        made = made if weight is None else made * weight
+        made = made if bias is None else made + bias
+    else:
+        left = x.shape[-1]
+        padding = [0, width - left]
+        wide = torch.ops.aten.constant_pad_nd(x, padding)
+        every = torch.layer_norm(wide, [width], _padded(weight, padding), _padded(bias, padding), eps)
+        made = torch.ops.aten.slice(every, -1, 0, left)
     return made.transpose(axis, -1)
+
+
+def _padded(vector: Tensor | None, padding: list[int]) -> Tensor | None:
+    return None if vector is None else torch.ops.aten.constant_pad_nd(vector, padding)
+
+
+def _by_group(  # noqa: PLR0917  (as ``normalised``)
+    x: Tensor, width: int, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    left = x.shape[1] // groups
+    missing = width // groups - left
+    each = torch.ops.aten.reshape(x, [x.shape[0], groups, left, -1])
+    wide = torch.ops.aten.reshape(torch.ops.aten.constant_pad_nd(each, [0, 0, 0, missing]), [x.shape[0], width, -1])
+    scale, shift = _by_groups(weight, groups, missing), _by_groups(bias, groups, missing)
+    every = torch.ops.aten.reshape(
+        torch.group_norm(wide, groups, scale, shift, eps), [x.shape[0], groups, width // groups, -1]
+    )
+    made: Tensor = torch.ops.aten.reshape(torch.ops.aten.slice(every, 2, 0, left), list(x.shape))
+    return made
+
+
+def _by_groups(vector: Tensor | None, groups: int, missing: int) -> Tensor | None:
+    if vector is None:
+        return None
+    by_group = torch.ops.aten.constant_pad_nd(torch.ops.aten.reshape(vector, [groups, -1]), [0, missing])
+    made: Tensor = torch.ops.aten.reshape(by_group, [-1])
+    return made
 
 
 class WidthNorm(nn.Module):
