@@ -47,6 +47,9 @@ def loaded() -> tuple[nn.Module, Any]:
     file = next(Path(found.origin).parent.rglob("*.gguf"))
     given = {"gguf_file": file.name}
     model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **given)
+    model.hf_quantizer = None  # its weights are plain ones now: transformers would not save what it takes for GGUF
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
     return model.eval(), AutoTokenizer.from_pretrained(str(file.parent), **given)
 
 

@@ -68,6 +68,20 @@ HOSTILE = {
         Step("image", "reshape", (H, [-1, 1, 2, 2])),
         last("adaptive_avg_pool2d", Ref("image"), [30_000, 30_000]),
     ],
+    "cubic": [
+        Step("image", "reshape", (H, [-1, 1, 2, 2])),
+        last("upsample_bicubic2d.vec", Ref("image"), [40_000, 40_000], False, None),
+    ],
+    "transposed convolution": [
+        Step("image", "reshape", (H, [-1, 4, 1])), Step("w", "reshape", (Ref("fc.weight"), [4, 1, 16])),
+        last("conv_transpose1d", Ref("image"), Ref("w"), None, [1], [0], [10**9]),
+    ],
+    "patches": [
+        Step("image", "reshape", (H, [-1, 1, 2, 2])),
+        last("im2col", Ref("image"), [1, 1], [1, 1], [20_000, 20_000], [1, 1]),
+    ],
+    "pairs": [last("triu_indices", 2**15, 2**15)],
+    "bins": [last("histc", H, 2**29)],
     "2**62": [last("expand", H, [2**62, 2, 4])],
     "2**62 cells": [last("zeros", [2**31, 2**31])],
     "product of sizes": [Step("n", "operator.mul", (2**40, 2**22)), last("zeros", [Ref("n")])],

@@ -42,6 +42,88 @@ def test_round_trip_through_json(name):
     assert {k for k in model.state_dict() if "num_batches" not in k} <= set(program.state_dict())
 
 
+class Of(nn.Module):
+    """Layers, and a function of them and the input."""
+
+    def __init__(self, run, **layers):
+        super().__init__()
+        self.layers, self.run = nn.ModuleDict(layers), run
+
+    def forward(self, x):
+        return self.run(x, **self.layers)
+
+
+def cells(x, cell):
+    h = x.new_zeros(x.shape[0], 5)
+    for step in x.unbind(1):
+        h = cell(step, h)
+    return h
+
+
+WIDER = {
+    "volumes": (Of(lambda x, a: F.adaptive_avg_pool3d(F.max_pool3d(a(x), 2), 1), a=nn.Conv3d(2, 3, 3)), (2, 8, 8, 8)),
+    "transposed": (Of(lambda x, a, b: b(a(x)), a=nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
+                      b=nn.ConvTranspose2d(4, 2, 2, groups=2)), (3, 5, 5)),
+    "transposed 1d": (Of(lambda x, a: a(x), a=nn.ConvTranspose1d(3, 4, 3, 2)), (3, 7)),
+    "lstm": (Of(lambda x, a, b: b(a(x)[0][:, -1]), a=nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True),
+                b=nn.Linear(10, 2)), (6, 4)),
+    "gru": (Of(lambda x, a: a(x)[1][0], a=nn.GRU(4, 5, batch_first=True)), (6, 4)),
+    "rnn": (Of(lambda x, a, b: a(x)[0] + b(x)[0], a=nn.RNN(4, 5, batch_first=True),
+               b=nn.RNN(4, 5, batch_first=True, nonlinearity="relu")), (6, 4)),
+    "gru cell": (Of(cells, cell=nn.GRUCell(4, 5)), (6, 4)),
+    "rnn cell": (Of(cells, cell=nn.RNNCell(4, 5)), (6, 4)),
+    "weight norm": (Of(lambda x, a: a(x), a=nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))), (4,)),
+    "masks": (Of(lambda x, a: torch.where((x > 0) & (x < 1) | (x < -1), a(x), 0.0), a=nn.Linear(4, 4)), (4,)),
+    "gate": (Of(lambda x, a: torch.addcmul(x, F.glu(a(x)), x), a=nn.Linear(4, 8)), (4,)),
+    "bicubic": (Of(lambda x, a: F.interpolate(a(x), scale_factor=2, mode="bicubic"), a=nn.Conv2d(2, 2, 1)), (2, 4, 4)),
+    "patches": (Of(lambda x, a: a(F.unfold(x, 2).mT), a=nn.Linear(8, 3)), (2, 5, 5)),
+    "scatter": (Of(lambda x, a: torch.zeros_like(x).index_add(1, torch.tensor([0, 2, 2, 1]), a(x)), a=nn.Linear(4, 4)),
+                (4,)),
+    "pairs": (Of(lambda x, a: a(x)[:, torch.triu_indices(4, 4)[0]], a=nn.Linear(4, 4)), (4,)),
+    "alike": (Of(lambda x, a: F.cosine_similarity(a(x), x), a=nn.Linear(4, 4)), (4,)),
+    "sorted": (Of(lambda x, a: a(x).sort(-1)[0].logsumexp(-1), a=nn.Linear(4, 4)), (4,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_operations_of_many_kinds_of_networks(name):
+    torch.manual_seed(0)
+    model, shape = WIDER[name]
+    model = model.eval()
+    program = export(model, torch.randn(2, *shape))
+    structure = json.loads(json.dumps(program.structure()))
+    again = Program.build(structure, {name: tensor.clone() for name, tensor in program.state_dict().items()})
+    x = torch.randn(5, *shape)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x))
+
+
+class Cached(nn.Module):
+    """Returns what its next call would start from as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return {"logits": self.a(x), "past_key_values": DynamicCache(x)}
+
+
+class DynamicCache:
+    def __init__(self, x):
+        self.keys = x
+
+
+def test_caches_for_the_models_own_next_call_are_left_out():
+    model = Cached().eval()
+    program = export(model, torch.randn(2, 4))
+    x = torch.randn(3, 4)
+    found = program(x)
+    assert list(found) == ["logits"]
+    assert torch.equal(found["logits"], model(x)["logits"])
+    assert not model._forward_hooks
+
+
 def test_copies_states_and_dtypes():
     net, program = NETS["mobilenet"], exported("mobilenet")
     copied = copy.deepcopy(program)

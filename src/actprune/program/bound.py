@@ -37,10 +37,13 @@ _LENGTHS = (8, 16, 4, 32)
 _DRAWN = "repeat_interleave.Tensor", "repeat_interleave.self_Tensor"
 _SECOND = (1, 2)
 _SIZED = {"full": (0, 1), "ones": (0, 1), "zeros": (0, 1), "arange": (0, 2), "unflatten": (2, 3),
+          "triu_indices": (0, 2), "tril_indices": (0, 2), "histc": (1, 2),
           **dict.fromkeys(("expand", "repeat", "tile", "new_zeros", "new_ones", "view", "reshape", "_unsafe_view",
                            "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-                           "upsample_nearest2d", "upsample_bilinear2d", "constant_pad_nd", "pad",
-                           "repeat_interleave"), _SECOND)}  # fmt: skip
+                           "adaptive_avg_pool3d", "adaptive_max_pool3d", "upsample_nearest1d", "upsample_nearest2d",
+                           "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d",
+                           "upsample_trilinear3d", "constant_pad_nd", "pad", "repeat_interleave"), _SECOND),
+}  # fmt: skip
 """Operations that make as much as they are told to: where their sizes are among the arguments."""
 _NAMED = ("size", "repeats", "dims", "shape", "sizes", "output_size", "pad", "end")
 _MAY_BE_NEGATIVE = frozenset({"constant_pad_nd", "pad", "arange"})
@@ -157,7 +160,7 @@ def _called(step: Step, call: Callable[..., Any], values: Mapping[str, Any], ten
         raise ArtifactError(f"step {step.name[:60]!r} ({step.op[:60]}) makes a value of an impossible size") from error
 
 
-MAKERS = frozenset({"arange", "full", "ones", "zeros", "scalar_tensor"})
+MAKERS = frozenset({"arange", "full", "ones", "zeros", "scalar_tensor", "triu_indices", "tril_indices"})
 """They take no tensor whose device they share."""
 _TRUST = "If you trust the file, load it with growth="
 

@@ -15,8 +15,11 @@ import torch
 
 from actprune.errors import ArtifactError
 
-LAYERS = frozenset({"linear", "conv1d", "conv2d", "batch_norm", "layer_norm", "group_norm", "instance_norm",
-                    "embedding", "rms_norm"})  # fmt: skip
+LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+                    "batch_norm", "layer_norm", "group_norm", "instance_norm", "embedding", "rms_norm", "_weight_norm",
+                    "_native_batch_norm_legit"})  # fmt: skip
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell",
+                       "rnn_relu_cell"})  # fmt: skip
 POINTWISE = frozenset({
     "add", "sub", "rsub", "mul", "div", "neg", "abs", "square", "pow", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p",
     "reciprocal", "sin", "cos", "tanh", "erf", "sigmoid", "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu",
@@ -25,23 +28,29 @@ POINTWISE = frozenset({
     "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "masked_fill", "bitwise_not",
     "dropout", "feature_dropout", "alpha_dropout", "to", "type_as", "_to_copy", "clone", "contiguous", "detach",
     "alias", "lift_fresh_copy", "lift_fresh", "detach_", "round", "floor", "ceil", "sign", "zeros_like", "ones_like",
+    "addcmul", "addcdiv", "glu", "fill", "zero", "floor_divide", "remainder", "fmod", "atan2", "isnan", "isinf",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "__and__", "__or__", "__xor__",
 })  # fmt: skip
 MOVEMENT = frozenset({
     "view", "reshape", "flatten", "unflatten", "_unsafe_view", "permute", "transpose", "t", "numpy_T", "unsqueeze",
     "squeeze", "expand", "expand_as", "cat", "concat", "stack", "chunk", "split", "split_with_sizes", "unbind",
-    "select", "slice", "narrow", "flip", "roll", "index_select", "movedim", "repeat", "channel_shuffle",
+    "mT", "select", "slice", "narrow", "flip", "roll", "index_select", "movedim", "repeat", "channel_shuffle",
     "pixel_shuffle", "pixel_unshuffle", "view_as", "reshape_as", "swapaxes", "repeat_interleave", "tile",
 })  # fmt: skip
 POOLS = frozenset({"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
                    "adaptive_max_pool1d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
-                   "constant_pad_nd", "pad"})  # fmt: skip
+                   "upsample_bicubic2d", "upsample_nearest1d", "upsample_nearest3d", "upsample_linear1d",
+                   "upsample_trilinear3d", "max_pool3d", "avg_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d",
+                   "im2col", "constant_pad_nd", "pad"})  # fmt: skip
 MIXING = frozenset({"matmul", "bmm", "mm", "addmm", "baddbmm", "einsum", "scaled_dot_product_attention", "softmax",
                     "log_softmax", "_softmax", "mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm",
                     "cumsum", "argmax", "topk", "triu", "tril", "linalg_vector_norm", "full", "arange", "ones", "zeros",
                     "full_like", "scalar_tensor", "new_zeros", "new_ones", "index", "gather", "slice_scatter",
-                    "select_scatter", "copy"})  # fmt: skip
+                    "select_scatter", "copy", "mv", "dot", "vdot", "histc", "logsumexp", "any", "all", "sort",
+                    "argsort", "scatter", "scatter_add", "index_add", "index_put", "index_copy", "cosine_similarity",
+                    "triu_indices", "tril_indices"})  # fmt: skip
 SIZES = frozenset({"sym_size", "sym_numel"})
-KNOWN = LAYERS | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
+KNOWN = LAYERS | RECURRENT | POINTWISE | MOVEMENT | POOLS | MIXING | SIZES
 
 
 def _of_numbers(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from actprune.errors import ActpruneError, ModelError
 from actprune.program.ops import name_of
+from actprune.structure import is_cache
 
 
 def traced(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -78,10 +79,26 @@ def _failing(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
 def _dynamic(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     dynamic = torch.export.Dim.AUTO
     shapes = tuple({0: dynamic} if item.dim() else None for item in (*args, *kwargs.values()))
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _without_caches(model):
         warnings.simplefilter("ignore")
         exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         return exported.run_decompositions({}) if _writes(exported.graph) else exported
+
+
+@contextmanager
+def _without_caches(model: nn.Module) -> Iterator[None]:
+    """Inside, the model returns no caches for its own next call: a program has no use for them."""
+
+    def left_out(_: nn.Module, __: Any, result: Any) -> Any:
+        if not isinstance(result, Mapping) or not any(is_cache(*pair) for pair in result.items()):
+            return result
+        return {key: item for key, item in result.items() if not is_cache(key, item)}
+
+    handle = model.register_forward_hook(left_out)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def fixed_batch(exported: Any) -> int | None:

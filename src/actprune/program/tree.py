@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from actprune.errors import ArtifactError
 
-_NAME = re.compile(r"(?!__)[A-Za-z0-9_]{1,128}")
+_NAME = re.compile(r"(?!__)[A-Za-z0-9_-]{1,128}")
 STATISTICS = (".running_mean", ".running_var")
 
 

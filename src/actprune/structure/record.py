@@ -191,19 +191,21 @@ def tensors(item: Any) -> list[Tensor]:
     return found
 
 
-CACHES = ("past_key_values", "past_key_value", "cache_params", "mems", "past_buckets_states")
-"""Names of what a model returns for its own next call: nobody else depends on its sizes."""
+_CACHES = frozenset({"past_key_values", "past_key_value", "cache_params", "mems", "past_buckets_states"})
+
+
+def is_cache(key: str, item: Any) -> bool:
+    """Whether what a model returns by this name is for its own next call: nobody else depends on its sizes."""
+    return key in _CACHES or type(item).__name__.endswith("Cache")
 
 
 def outputs(result: Any) -> list[Tensor]:
     """Tensors that a model returns to its caller; caches for its own next call are none."""
     if isinstance(result, Mapping):
-        return [each for key, item in result.items() if key not in CACHES for each in outputs(item)]
+        return [each for key, item in result.items() if not is_cache(key, item) for each in outputs(item)]
     if isinstance(result, (list, tuple)):
         return [each for item in result for each in outputs(item)]
-    if type(result).__name__.endswith("Cache"):
-        return []
-    return tensors(result)
+    return [] if is_cache("", result) else tensors(result)
 
 
 def _gather(item: Any, found: list[Tensor], seen: set[int]) -> None:
