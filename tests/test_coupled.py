@@ -10,18 +10,12 @@ from torch import nn
 import actprune
 from actprune import Budget, Channel, Head, Pruner, compact, magnitude, methods
 from actprune.errors import BudgetError, ModelError, RecipeError
-from support.coupled import Layer, Net, assert_equal, count, flop, images, in_bytes, pruned, sequences
+from support.coupled import Layer, Net, assert_equal, count, flop, images, in_bytes, pruned, residual, sequences
 
 
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    model = Net()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    return model.eval()
+    return residual()
 
 
 @pytest.fixture

@@ -9,18 +9,12 @@ from torch import nn
 
 from actprune import Budget, Channel, Pruner, compact, magnitude, recipes
 from actprune.errors import BudgetError, ModelError, ObservationError, RecipeError
-from support.coupled import Net, images, pruned
+from support.coupled import Net, images, pruned, residual
 
 
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    model = Net()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    return model.eval()
+    return residual()
 
 
 def test_a_skipped_layer_keeps_its_width_and_is_named(net):

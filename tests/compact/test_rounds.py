@@ -7,6 +7,7 @@ from torch import nn
 
 import actprune
 from actprune import Budget, Channel, Pruner, magnitude
+from actprune.errors import CompactionError
 
 
 def again(model, x, share=0.5, rounds=2, **options):
@@ -70,6 +71,31 @@ def test_sizes_that_are_rewritten_on_the_fly_are_fitted_anew(rounds):
     model, small = again(Split(), x, share=0.3, rounds=rounds)
     assert_equal(model, small, x)
     assert sum(p.numel() for p in small.parameters()) < 0.75 * sum(p.numel() for p in model.parameters())
+
+
+class Folded(nn.Module):
+    """Its sizes are the caller's: what fits the example need not fit another input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x, width):
+        return self.b(F.relu(self.a(x)).view(-1, width))
+
+
+def test_sizes_that_do_not_go_with_the_rewritten_ones_are_told():
+    torch.manual_seed(0)
+    model, x = Folded().eval(), torch.randn(2, 6)
+    pruner = Pruner(model, magnitude(budget=Budget.channels(0.25), unit=Channel()), example=(x, 8))
+    pruner.prune()
+    small = actprune.compact(model, pruner.state, example=(x, 8))
+    assert small.a.out_features == 6
+    pruner.enforce()
+    with torch.no_grad():
+        assert torch.allclose(model(x, 8), small(x, 8), atol=1e-6)
+    with pytest.raises(CompactionError, match=r"view\(-1, 7\) stands in code whose sizes compact\(\) has rewritten"):
+        small(x, 7)
 
 
 def test_attention_of_pytorch_is_cut_once_more():

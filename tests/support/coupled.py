@@ -32,6 +32,17 @@ class Net(nn.Module):
         return self.head(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3)))
 
 
+def residual():
+    """A ``Net`` whose norms have weights and biases of their own each."""
+    torch.manual_seed(0)
+    model = Net()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return model.eval()
+
+
 class Attention(nn.Module):
     """4 heads of width 3, which share 2 pairs of keys and values."""
 

@@ -17,6 +17,7 @@ from actprune.compact.attention import WidthAttention
 from actprune.compact.fates import Fates
 from actprune.compact.gathered import GatheredLinear
 from actprune.compact.sizes import Around, Averaged, Chained, Edited, Multiplied, StuckError, Written, rewritten
+from actprune.errors import CompactionError
 from actprune.structure import CONVOLUTIONS, Frames, Key, Sized, Value, WidthNorm, factor, sized, tensors
 
 
@@ -39,9 +40,8 @@ def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Cha
     expected: dict[Key, list[Sized]] = {}
     for each in fates.found.record.sized:
         expected.setdefault(each.key, []).append(each)
-    for module in small.modules():
-        if isinstance(known := module.__dict__.get("actprune_sizes"), Rewriting):
-            known.stale.clear()
+    for known in _rewritings(small):
+        known.stale = set()
     mode = _Fitting(small, expected, fates)
     try:
         with mode.frames.running(), mode:
@@ -51,6 +51,12 @@ def changes(small: nn.Module, call: Callable[[], Any], fates: Fates) -> list[Cha
     except Exception as error:
         raise StuckError(_touched(mode.place, fates), error) from error
     return list(mode.found.values())
+
+
+def _rewritings(small: nn.Module) -> list[Rewriting]:
+    """Those of earlier compactions, and of this one."""
+    found = (module.__dict__.get("actprune_sizes") for module in small.modules())
+    return [each for each in found if isinstance(each, Rewriting)]
 
 
 def _touched(path: str, fates: Fates) -> list[Value]:
@@ -198,6 +204,14 @@ def follow(small: nn.Module, call: Callable[[], Any], fates: Fates, *, attribute
     """Bring the sizes in the code of ``small`` in line: by attributes where they explain all changes of a module,
     otherwise (or always) on the fly. Returns a line for the report for each kind of change. Raises StuckError.
     """
+    try:
+        return _followed(small, call, fates, attributes)
+    finally:
+        for known in _rewritings(small):
+            known.stale = None
+
+
+def _followed(small: nn.Module, call: Callable[[], Any], fates: Fates, attributes: bool) -> list[str]:
     wanted = changes(small, call, fates)
     if not wanted:
         return []
@@ -258,12 +272,12 @@ class Rewriting:
     """Carries out some calls of a module's own code with other sizes than are written there, by name and number.
 
     depth  how many modules within it are running: their calls are not its own
-    stale  calls that an earlier compaction has changed, and whose sizes have become others since
+    stale  while the model is fitted: calls that an earlier compaction has changed, and whose sizes are others now
     """
 
     calls: dict[tuple[str, int], Edited]
     depth: int = 0
-    stale: set[tuple[str, int]] = field(default_factory=set)
+    stale: set[tuple[str, int]] | None = None
     _modes: list[Any] = field(default_factory=list)
 
     @classmethod
@@ -272,9 +286,8 @@ class Rewriting:
         known = getattr(module, "actprune_sizes", None)
         if isinstance(known, Rewriting):
             for place, edit in calls.items():
-                goes_on = place in known.calls and place not in known.stale
+                goes_on = place in known.calls and place not in (known.stale or ())
                 known.calls[place] = Chained(known.calls[place], edit) if goes_on else edit
-            known.stale.clear()
             return
         made = cls(calls)
         module.__dict__["actprune_sizes"] = made
@@ -335,7 +348,12 @@ class _Rewritten(TorchFunctionMode):
         source, call = written(name, args, kwargs or {})
         try:
             call = edit.of(call)
-        except StuckError:  # as it stands: it is fitted anew, or PyTorch says what is wrong with it
-            self._own.stale.add(place)
+        except StuckError:
+            if self._own.stale is None:
+                raise CompactionError(
+                    f"{name}{tuple(call.args)} stands in code whose sizes compact() has rewritten, and does not go "
+                    "with them; send inputs like the example, or compact with an example like this one"
+                ) from None
+            self._own.stale.add(place)  # as it stands: it is fitted anew
             return func(*args, **(kwargs or {}))
         return carried_out(call, source)
