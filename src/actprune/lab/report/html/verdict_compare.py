@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from actprune.errors import few
 from actprune.lab.report import words as w
 from actprune.lab.report.field import OURS, Field, titled
 from actprune.lab.report.html.verdict import MISSED, Verdict
@@ -162,8 +163,7 @@ def _no_dense(field: Field) -> str:
 
 
 def _some(found: Sequence[str]) -> str:
-    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
-    return (", ".join(found[:MOST]) if more else w.listed(found)) + more
+    return few(found, MOST) if len(found) > MOST else w.listed(found)
 
 
 _CHECKS: tuple[tuple[str, Callable[[Field], str]], ...] = (
