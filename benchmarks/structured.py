@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -35,8 +37,10 @@ from actprune.lab.parquet import read_parquet
 from actprune.lab.resnet import resnet20
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-TRAINING = {"epochs": 4, "batch": 128, "weight_decay": 5e-4, "lr": {"resnet-20": 0.2, "vgg-bn": 0.1, "vit": 1e-3}}
-FINE_TUNING = {"epochs": 1, "batch": 128, "weight_decay": 5e-4, "lr": {"resnet-20": 0.05, "vgg-bn": 0.03, "vit": 5e-4}}
+TRAINING = {"epochs": 3, "batch": 128, "weight_decay": 5e-4, "lr": {"resnet-20": 0.2, "vgg-bn": 0.1, "vit": 1e-3}}
+FINE_TUNING = {
+    "epochs": 0.5, "batch": 128, "weight_decay": 5e-4, "lr": {"resnet-20": 0.05, "vgg-bn": 0.03, "vit": 5e-4},
+}  # fmt: skip
 CALIBRATION = 1000
 KEPT = (0.5, 0.25)
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -136,17 +140,17 @@ def train(model: nn.Module, net: str, data: Data, recipe: dict[str, Any], seed: 
         optimizer = torch.optim.SGD(
             model.parameters(), lr, momentum=0.9, weight_decay=recipe["weight_decay"], nesterov=True
         )
-    steps = epochs * -(-len(data.x) // recipe["batch"])
+    steps = round(epochs * -(-len(data.x) // recipe["batch"]))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, steps, pct_start=0.1, cycle_momentum=False, div_factor=10, final_div_factor=1000
     )
     model.train().to(memory_format=torch.channels_last)
-    for _ in range(epochs):
-        for x, y in data.batches(recipe["batch"], generator):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            schedule.step()
+    epochs_of_batches = (data.batches(recipe["batch"], generator) for _ in range(math.ceil(epochs)))
+    for x, y in itertools.islice(itertools.chain.from_iterable(epochs_of_batches), steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
     model.eval()
 
 

@@ -31,6 +31,8 @@ def test_a_channel_of_the_stream_goes_with_every_slice_of_it(net):
     with torch.no_grad():
         for weight in (net.stem.weight, net.blocks[0].b.weight, net.blocks[1].b.weight):
             weight[3] *= 1e-3
+        for weight in (net.blocks[0].a.weight, net.blocks[1].a.weight, net.head.weight):
+            weight[:, 3] *= 1e-3
     pruner, _ = pruned(net, magnitude(budget=Budget.channels(1 / 36), unit=Channel()), images())
     masks = pruner.masks
     gone = {name: torch.nonzero(~mask.flatten(1).any(1)).flatten().tolist() for name, mask in masks.items()
@@ -119,13 +121,13 @@ def test_bundles_are_bounded_by_pattern(net):
 def test_uniform_widths_for_alike_places(transformer):
     with torch.no_grad():
         transformer[1].up.weight.mul_(torch.linspace(0.01, 1, 10)[:, None])
-    unit = Channel(uniform=True, normalize=False)
+    unit = Channel(uniform=True, normalize=False, members="outputs")
     pruner, _ = pruned(transformer, magnitude(budget=Budget.channels(0.4), unit=unit, scope="global"), sequences())
     small = compact(transformer, pruner.state)
     assert small[1].up.out_features == small[2].up.out_features < 10
     assert small[1].attention.q.out_features == small[2].attention.q.out_features
     assert_equal(transformer, small, sequences())
-    uneven = Channel(normalize=False)
+    uneven = Channel(normalize=False, members="outputs")
     again = nn.Sequential(nn.Linear(5, 6), Layer(), Layer(), nn.Linear(6, 3)).eval()
     with torch.no_grad():
         again[1].up.weight.mul_(1e-3)
@@ -176,10 +178,90 @@ def test_the_score_of_a_group_is_that_of_its_members():
         return int((~pruner.masks["a.weight"]).all(1).nonzero())
 
     # means are 3 and 4: normalised (1/3, 2/3, 2) and (9/4, 3/4, 0)
-    assert lowest(reduce="mean") == 1  # 2.58, 1.42, 2
-    assert lowest(reduce="sum", normalize=False) == 1  # 10, 5, 6
-    assert lowest(reduce="max", normalize=True) == 1  # 2.25, .75, 2
-    assert lowest(reduce="max", normalize=False) == 1  # 9, 3, 6
+    rows = {"members": "outputs"}
+    assert lowest(reduce="mean", **rows) == 1  # 2.58, 1.42, 2
+    assert lowest(reduce="sum", normalize=False, **rows) == 1  # 10, 5, 6
+    assert lowest(reduce="max", normalize=True, **rows) == 1  # 2.25, .75, 2
+    assert lowest(reduce="max", normalize=False, **rows) == 1  # 9, 3, 6
+
+
+class Pair(nn.Module):
+    """Two hidden neurons with rows (1, 1) and (3, 3), read by columns (4, 4) and (1, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.a.weight.copy_(torch.tensor([[1.0, 1.0], [3.0, 3.0]]))
+            self.b.weight.copy_(torch.tensor([[4.0, 1.0], [4.0, 1.0]]))
+
+    def forward(self, x):
+        return self.b(self.a(x).relu())
+
+
+def gone(recipe, x, **options):
+    """Which of the pair goes, with a loss that is the sum of the outputs."""
+    model = Pair()
+    pruner = Pruner(model, recipe, example=x, **options)
+    with pruner.observe():
+        out = model(x)
+        if out.requires_grad:
+            out.sum().backward()
+    pruner.prune()
+    return int((~pruner.masks["a.weight"]).all(1).nonzero())
+
+
+HALF_OF_IT = Budget.channels(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "lost"),
+    [
+        ({"members": "outputs"}, 0),  # 1/2, 3/2
+        ({"members": "inputs"}, 1),  # 8/5, 2/5
+        ({"members": "all"}, 1),  # the larger of them: 8/5, 3/2
+        ({"members": "all", "reduce": "mean"}, 1),  # 1.05, 0.95
+        ({}, 1),  # as "all", for a magnitude
+    ],
+)
+def test_rows_make_a_group_and_columns_read_it(options, lost):
+    assert gone(magnitude(budget=HALF_OF_IT, unit=Channel(**options)), torch.ones(2, 2)) == lost
+
+
+@pytest.mark.parametrize("options", [{}, {"only": ["a"]}, {"skip": ["b"]}])
+def test_wanda_and_taylor_look_at_what_reads_a_channel_also_where_that_layer_is_left_alone(options):
+    """The neurons send 2 and 6: |w| |x| of the columns is 8 and 6, of the rows 1 and 3; the loss loses 16 and 12."""
+    x = torch.ones(2, 2)
+    for method in (methods.wanda, methods.taylor):
+        assert gone(method(budget=HALF_OF_IT, unit=Channel()), x, **options) == 1
+    assert gone(methods.wanda(budget=HALF_OF_IT, unit=Channel(members="outputs")), x, **options) == 0
+    # over the rows Taylor is the same here: no bias, no norm, and a ReLU that lets all pass
+    assert gone(methods.taylor(budget=HALF_OF_IT, unit=Channel(members="outputs")), x, **options) == 1
+
+
+def test_a_layer_that_is_left_alone_needs_no_gradient():
+    model, x = Pair(), torch.ones(2, 2)
+    model.b.requires_grad_(False)
+    pruner = Pruner(model, methods.taylor(budget=HALF_OF_IT, unit=Channel()), example=x)
+    with pruner.observe():
+        model(x).sum().backward()
+    pruner.prune()  # by the rows, as the columns have no gradient
+    assert int((~pruner.masks["a.weight"]).all(1).nonzero()) == 1
+
+
+def test_a_random_number_belongs_to_a_group_and_not_to_each_of_its_members():
+    """Were it the mean over members, a stream of many layers would lose nothing, as the lowest means are of the few."""
+
+    def recipe(seed):
+        return methods.random(budget=Budget.channels(0.25), unit=Channel(), scope="global", seed=seed)
+
+    lost = []
+    for seed in range(40):
+        net = residual()
+        pruner, _ = pruned(net, recipe(seed), images())
+        lost.append(int((~pruner.masks["stem.weight"]).flatten(1).all(1).sum()))
+    assert 2 <= sum(lost) / len(lost) <= 4  # 3 of 12, as of any other bundle
+    assert max(lost) >= 5
 
 
 CRITERIA = {

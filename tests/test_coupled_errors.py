@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from actprune import Budget, Channel, Pruner, compact, magnitude, recipes
+from actprune import Budget, Channel, Pruner, activation, compact, magnitude, methods, recipes
 from actprune.errors import BudgetError, ModelError, ObservationError, RecipeError
 from support.coupled import Net, images, pruned, residual
 
@@ -132,9 +132,20 @@ def test_what_does_not_go_together_is_refused_with_a_remedy(options, words):
         magnitude(**options)
 
 
+@pytest.mark.parametrize("method", [activation, methods.geometric_median, methods.slimming])
+def test_a_criterion_that_says_nothing_of_readers_is_not_asked_for_them(method):
+    with pytest.raises(RecipeError, match=r"says nothing of the members.*use members='outputs'"):
+        method(budget=Budget.channels(0.5), unit=Channel(members="inputs"))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"round_to": 0}, "round_to >= 1"), ({"at_most": 1.5}, "share 0..1"), ({"reduce": "median"}, "reduce")],
+    [
+        ({"round_to": 0}, "round_to >= 1"),
+        ({"at_most": 1.5}, "share 0..1"),
+        ({"reduce": "median"}, "reduce"),
+        ({"members": "rows"}, "known: 'outputs'"),
+    ],
 )
 def test_unknown_options_of_a_unit(options, words):
     with pytest.raises(RecipeError, match=words):

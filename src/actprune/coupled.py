@@ -1,8 +1,9 @@
 """L2: units that span layers: coupled channels and attention heads, scored once, removed as one.
 
-    score(group)   each layer that makes the group's outputs scores its rows (a criterion without evidence also those of
-                   transposed convolutions, embeddings, recurrent cells); rows of one layer are averaged, and divided by
-                   the layer's mean, so that layers count alike; several layers are reduced to one score
+    score(group)   each layer that makes the group's outputs scores its rows, each that reads them its columns (a
+                   criterion without evidence also those of transposed convolutions, embeddings, recurrent cells); lines
+                   of one layer are averaged, and divided by the layer's mean, so that layers count alike; several
+                   layers are reduced to one score
     rank           all groups by score (scope "global"), or by their place within their bundle (scope "layer")
     remove         the lowest, as many as the budget asks for, which counts what is really gone: parameters, FLOP, bytes
                    of the compacted network, or channels
@@ -19,7 +20,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ from actprune.structure import Bundle, Costs, Size, Slices
 from actprune.types import Budget, LayerFacts
 
 Reduce = Literal["mean", "sum", "max"]
+Members = Literal["outputs", "inputs", "all"]
 Masks = dict[str, Tensor]
+Score = Callable[[Bundle], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Channel:
 
     Channels that meet in residual sums and concatenations, GLU pairs, attention heads, hidden units of an LSTM.
 
+    members    which lines of weights score a group: "outputs", the rows that make it; "inputs", the columns that read
+               it (its rows where no column can be scored); "all"; None: as the criterion says, "all" unless it does
     reduce     how the scores of several layers become the group's: "mean", "sum" or "max"
     normalize  scores of a layer are divided by their mean first, so that layers of other scales count alike
     round_to   widths that are left are multiples of this (or as they were)
@@ -49,7 +54,8 @@ class Channel:
     whole_groups  grouped convolutions lose whole groups, and not the same channel of every group
     """
 
-    reduce: Reduce = "mean"
+    members: Members | None = None
+    reduce: Reduce = "max"
     normalize: bool = True
     round_to: int = 1
     at_most: float | tuple[tuple[str, float], ...] = 1.0
@@ -64,7 +70,9 @@ class Channel:
         return [bundle for bundle in view.coupling.bundles if bundle.kind in self.kinds]
 
     def __post_init__(self) -> None:
-        one_of("reduce", self.reduce, ("mean", "sum", "max"))
+        if self.members is not None:
+            one_of("members", self.members, get_args(Members))
+        one_of("reduce", self.reduce, get_args(Reduce))
         if isinstance(self.round_to, bool) or not isinstance(self.round_to, int) or self.round_to < 1:
             raise RecipeError(f"round_to={self.round_to!r}: use a whole number, round_to >= 1")
         shares = [self.at_most] if isinstance(self.at_most, (int, float)) else [share for _, share in self.at_most]
@@ -130,7 +138,7 @@ class _Ranking:
 def choose(  # noqa: PLR0917  (what is ranked, by what, how much)
     unit: Channel,
     coupling: Coupling,
-    score: Callable[[Slices], Tensor | None],
+    score: Score,
     before: Mapping[str, Tensor],
     budget: Budget,
     fraction: float,
@@ -141,7 +149,7 @@ def choose(  # noqa: PLR0917  (what is ranked, by what, how much)
 ) -> Chosen:
     """The groups that go, as masks.
 
-    score     the criterion's scores of a parameter along the axis of some slices, ``(length,)``; None: no evidence
+    score     one score per group of a bundle, float64; None: no evidence
     before    masks so far: what they have removed stays removed
     fraction  to be removed in all, in the budget's terms
 
@@ -153,12 +161,11 @@ def choose(  # noqa: PLR0917  (what is ranked, by what, how much)
             f"unit={type(unit).__name__}() finds nothing that could be removed; "
             + ("; ".join(coupling.notes) or "the model has none")
         )
-    lines: dict[tuple[str, int], Tensor | None] = {}
     rankings, notes = [], list(coupling.notes)
     for bundle in wanted:
-        scores = _scores(unit, bundle, score, lines)
+        scores = score(bundle)
         if scores is None:
-            notes.append(f"{bundle.name} and what goes with it stay: the criterion has no evidence of what makes them")
+            notes.append(f"{bundle.name} and what goes with it stay: the criterion has no evidence of them")
             continue
         gone = _gone(bundle, before)
         share = _at_most(unit, bundle)
@@ -175,34 +182,54 @@ def choose(  # noqa: PLR0917  (what is ranked, by what, how much)
 # ---- scores ---------------------------------------------------------------------------------------------------------
 
 
-def _scores(
-    unit: Channel,
-    bundle: Bundle,
-    score: Callable[[Slices], Tensor | None],
-    lines: dict[tuple[str, int], Tensor | None],
-) -> Tensor | None:
-    """One score per group, float64, of what makes its outputs; None where the criterion can say nothing of that."""
-    found = []
-    for slices in bundle.slices:
+@dataclass(eq=False)
+class GroupScores:
+    """Scores of a bundle's groups: each member's lines averaged, brought to a mean of 1, reduced to one number.
+
+    lines    the criterion's scores of a parameter along the axis of some slices, ``(length,)``; None: no evidence
+    members  which members count
+    """
+
+    unit: Channel
+    lines: Callable[[Slices], Tensor | None]
+    members: Members
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[str, int], Tensor | None] = {}  # a residual stream's layers hold several bundles
+
+    def __call__(self, bundle: Bundle) -> Tensor | None:
+        """Float64, ``(groups,)``; None where the criterion can say nothing of them."""
+        found = [] if self.members == "outputs" else self._of(bundle, reads=True)
+        if self.members != "inputs" or not found:
+            found = self._of(bundle, reads=False) + found
+        if not found:
+            return None
+        every = torch.stack(found)
+        if self.unit.reduce == "max":
+            return every.amax(0)
+        return every.sum(0) if self.unit.reduce == "sum" else every.mean(0)
+
+    def _of(self, bundle: Bundle, reads: bool) -> list[Tensor]:
+        """One score per group of each member on one side."""
+        made = []
+        for slices in bundle.slices:
+            values = self._values(slices) if slices.reads == reads else None
+            if values is None:
+                continue
+            total = torch.zeros(len(bundle), dtype=torch.float64).index_add_(0, slices.group, values[slices.index])
+            made.append(total / torch.bincount(slices.group, minlength=len(bundle)).clamp(min=1))
+        return made
+
+    def _values(self, slices: Slices) -> Tensor | None:
         key = slices.name, slices.axis
-        if slices.reads:
-            continue
-        if key not in lines:
-            made = score(slices)
-            lines[key] = None if made is None else made.double().cpu()
-        values = lines[key]
-        if values is None:
-            continue
+        if key not in self._known:
+            made = self.lines(slices)
+            self._known[key] = None if made is None else self._normal(made.double().cpu())
+        return self._known[key]
+
+    def _normal(self, values: Tensor) -> Tensor:
         mean = float(values.mean())
-        values = values / mean if unit.normalize and mean != 0 else values
-        total = torch.zeros(len(bundle), dtype=torch.float64).index_add_(0, slices.group, values[slices.index])
-        found.append(total / torch.bincount(slices.group, minlength=len(bundle)).clamp(min=1))
-    if not found:
-        return None
-    every = torch.stack(found)
-    if unit.reduce == "max":
-        return every.amax(0)
-    return every.sum(0) if unit.reduce == "sum" else every.mean(0)
+        return values / mean if self.unit.normalize and mean != 0 else values
 
 
 def _at_most(unit: Channel, bundle: Bundle) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
@@ -107,6 +107,10 @@ class Source(Protocol):
         """Masks in force by parameter name, also of parameters that are no layer's weight."""
         ...
 
+    def scored(self) -> Collection[str]:
+        """Weights of which there is evidence: of the layers to be pruned, and of others that help to score these."""
+        ...
+
 
 @dataclass(frozen=True)
 class View:
@@ -167,6 +171,11 @@ class View:
         """What must go together (``coupled.Coupling``)."""
         return self.source.coupling()
 
+    @property
+    def scored(self) -> Collection[str]:
+        """Weights that ``layer`` knows: of the layers to be pruned, and of others that help to score these."""
+        return self.source.scored()
+
     def without_masks(self) -> View:
         """The view in which everything competes again."""
         return replace(self, facts=tuple(replace(facts, mask=None) for facts in self.facts))
@@ -196,6 +205,9 @@ class _Plain:
 
     def masks(self) -> Mapping[str, Tensor]:
         return {name: layer.mask for name, layer in self.layers.items() if layer.mask is not None}
+
+    def scored(self) -> Collection[str]:
+        return self.layers
 
     def coupling(self) -> Any:
         raise ModelError("a view of plain tensors has no model to follow; take the view from a Pruner")

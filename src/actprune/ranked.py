@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.coupled import Channel, choose
+from actprune.coupled import Channel, GroupScores, Members, Score, choose
 from actprune.edit import Edit, Masks, Method, Quota, View, price
 from actprune.errors import RecipeError, one_of
 from actprune.evidence import Gradient
@@ -31,7 +31,7 @@ from actprune.rank.selection import Rules, Selection
 from actprune.rank.threshold import Scored, lowest
 from actprune.rank.units import Neuron, Weight
 from actprune.scopes import ALLOCATIONS, NM, SCOPES, Allocation, Densities, Scope
-from actprune.structure import Slices
+from actprune.structure import Bundle, Slices
 from actprune.types import Criterion, Evidence, Layer, Progress, Unit
 
 
@@ -146,31 +146,50 @@ class Ranked(Method):
         """Whether its units span layers, so that other parameters than the layers' weights have masks as well."""
         return isinstance(self.unit, Channel)
 
-    def _coupled(self, view: View, quota: Quota, unit: Channel) -> Edit:
-        """Coupled groups: each layer's scores are one per row."""
-        criterion = fitted(self.criterion, view)
-        of_scales = getattr(criterion, "reads_scales", False)
+    @property
+    def members(self) -> Members:
+        """Which members of a coupled group are scored: as the unit says, else as the criterion does."""
+        asked = self.unit.members if isinstance(self.unit, Channel) else None
+        return asked or _members(self.criterion)[0]
 
-        def lines(slices: Slices) -> Tensor | None:
-            if slices.scale or of_scales:
-                layer = Layer(slices.name, view.tensor(slices.name), seed=self.seed, progress=view.progress)
-                return criterion.score(layer) if slices.scale and of_scales else None
-            if slices.axis == 0 and slices.name in view.names:
-                layer = view.layer(slices.name)
-            else:
-                weight = view.tensor(slices.name)
-                if criterion.needs or weight.dim() < 2:  # nobody has looked at it
-                    return None
-                layer = Layer(slices.name, weight.movedim(slices.axis, 0), seed=self.seed, progress=view.progress)
-            return Neuron().scores(criterion.score(layer).detach().contiguous())
+    @property
+    def scores_readers(self) -> bool:
+        """Whether layers that read a unit help to score it, also those that are left alone themselves."""
+        return self.spans and self.members != "outputs"
+
+    def _coupled(self, view: View, quota: Quota, unit: Channel) -> Edit:
+        """Coupled groups, scored by their members."""
+        criterion = fitted(self.criterion, view)
+        score: Score = GroupScores(unit, lambda slices: self._lines(view, criterion, slices), self.members)
+        if hasattr(criterion, "of_groups"):
+
+            def score(bundle: Bundle) -> Tensor:
+                drawn: Tensor = criterion.of_groups(bundle.name, len(bundle), self.seed, view.progress)
+                return drawn.double()
 
         chosen = choose(
-            unit, view.coupling, lines, view.source.masks(), quota.budget, quota.fraction,
+            unit, view.coupling, score, view.source.masks(), quota.budget, quota.fraction,
             scope="global" if self.scope == "global" else "layer", keep_at_least=self.keep_at_least,
             seed=self.seed,
         )  # fmt: skip
         blank = {facts.name: view.coupling.blank(facts.name) for facts in view.facts if facts.name not in chosen.masks}
         return Edit({**blank, **chosen.masks}, actual=chosen.actual, notes=chosen.notes)
+
+    def _lines(self, view: View, criterion: Criterion, slices: Slices) -> Tensor | None:
+        """Scores along the axis of some slices; None: there is no evidence of them."""
+        of_scales = getattr(criterion, "reads_scales", False)
+        if slices.scale or of_scales:
+            layer = Layer(slices.name, view.tensor(slices.name), seed=self.seed, progress=view.progress)
+            return criterion.score(layer) if slices.scale and of_scales else None
+        if criterion.needs:
+            known = slices.name in (view.scored if slices.reads else view.names)
+            return line_scores(criterion, view.layer(slices.name), slices.axis) if known else None
+        if slices.name in view.names:
+            return line_scores(criterion, view.layer(slices.name), slices.axis)
+        weight = view.tensor(slices.name)
+        if weight.dim() < 2:
+            return None
+        return line_scores(criterion, Layer(slices.name, weight, seed=self.seed, progress=view.progress), slices.axis)
 
     def _masks(self, view: View, criterion: Criterion, quota: Quota) -> Masks:
         """The masks that the ranking chooses; what is dead under them is still there, but counted if it counts."""
@@ -235,6 +254,21 @@ def fitted(part: Any, view: View) -> Any:
     return part.fit(view) if hasattr(part, "fit") else part
 
 
+def line_scores(criterion: Criterion, layer: Layer, axis: int) -> Tensor:
+    """Scores of the lines of a weight along an axis, ``(length,)``: rows (0), columns (1).
+
+    As the criterion says in ``lines(layer, axis)``, if it does; else the mean of the line's weights.
+    """
+    if hasattr(criterion, "lines"):
+        found: Tensor = criterion.lines(layer, axis)
+        return found
+    if criterion.needs:
+        return Neuron().scores(criterion.score(layer).detach().movedim(axis, 0).contiguous())
+    mask = None if layer.mask is None else layer.mask.movedim(axis, 0)
+    moved = replace(layer, weight=layer.weight.movedim(axis, 0), mask=mask)
+    return Neuron().scores(criterion.score(moved).detach().contiguous())
+
+
 def _lowest(name: str, scores: Tensor, competing: Tensor, count: int, seed: int) -> Tensor:
     """Bool: the ``count`` lowest of those that compete."""
     scores = scores.contiguous()
@@ -271,6 +305,12 @@ def _with_dead_inside(selection: Selection, target: int, closure: Callable[[Mask
     return best
 
 
+def _members(criterion: Criterion) -> tuple[Members, ...]:
+    """Members of a coupled group of which a criterion says something, the best first."""
+    found: tuple[Members, ...] = getattr(criterion, "members", ("all", "outputs", "inputs"))
+    return ("outputs",) if getattr(criterion, "reads_scales", False) else found
+
+
 _COUPLED_BUDGETS = ("channels", "bytes")
 
 
@@ -289,6 +329,11 @@ def _refuse_coupled_misfits(recipe: Ranked) -> None:
             )
         return
     name = type(recipe.unit).__name__
+    if recipe.members not in (known := _members(recipe.criterion)):
+        raise RecipeError(
+            f"{type(recipe.criterion).__name__} says nothing of the members that {name}(members={recipe.members!r}) "
+            f"asks for; use members={known[0]!r}, or leave it out"
+        )
     if recipe.scope not in ("global", "layer") or recipe.allocation != "uniform":
         raise RecipeError(
             f"unit={name}() ranks groups over all bundles (scope='global') or within each (scope='layer'), with "

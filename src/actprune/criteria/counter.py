@@ -7,7 +7,7 @@ an option here (``count``). Scores of all weights of one neuron are equal under 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ class Counter:
     across: Across = "count"
     fires_above: float | None = None
     smooth: Smooth = "mean_abs"
+
+    members: ClassVar[tuple[str, ...]] = ("outputs",)
+    """It says nothing of the weights that read a neuron."""
 
     def __post_init__(self) -> None:
         if self.count not in ("nonzero", "zero", "mean_abs"):

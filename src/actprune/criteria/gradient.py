@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +62,11 @@ class Taylor:
     Source: Molchanov et al. 2019 (arXiv 1906.10771), eq. 8, on the gradient summed over batches.
     """
 
+    members: ClassVar[tuple[str, ...]] = ("inputs", "outputs", "all")
+    """Over the weights that read a neuron, the sum is the loss's change when its activation is 0, with norm and bias.
+    A norm behind a neuron's own weights makes their sum next to nothing: the loss hardly depends on their scale.
+    """
+
     @property
     def needs(self) -> tuple[Evidence, ...]:
         """The gradient of the training loss."""
@@ -69,5 +75,9 @@ class Taylor:
     def score(self, layer: Layer) -> Tensor:
         """``(out, in, *kernel)`` float64, an expanded view."""
         weight = layer.weight
-        change = (weight.double() * layer.evidence["gradient"].double()).flatten(1).sum(1)
-        return change.square().view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
+        return self.lines(layer, 0).view(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
+
+    def lines(self, layer: Layer, axis: int) -> Tensor:
+        """The same of each line along ``axis``: a neuron's own weights or those that read it. Float64 ``(length,)``."""
+        change = layer.weight.double() * layer.evidence["gradient"].double()
+        return change.movedim(axis, 0).flatten(1).sum(1).square()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from actprune.evidence import InputMoments
-from actprune.types import Evidence, Layer
+from actprune.types import Evidence, Layer, Progress
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Wanda:
     has linear layers only).
     """
 
+    members: ClassVar[tuple[str, ...]] = ("inputs", "outputs", "all")
+    """Where a layer reads a channel, the norm is that of the channel itself."""
+
     @property
     def needs(self) -> tuple[Evidence, ...]:
         """Second moments of the layer's inputs."""
@@ -145,6 +149,10 @@ class Random:
 
     anew  draw other numbers at every pruning step
     """
+
+    def of_groups(self, name: str, groups: int, seed: int, progress: Progress) -> Tensor:
+        """One number for each of a bundle's groups: the mean over its members would lie near 0.5 if there are many."""
+        return self.score(Layer(name, torch.empty(groups), seed=seed, progress=progress))
 
     anew: bool = False
 

@@ -40,6 +40,9 @@ class GeometricMedian:
     1811.00250), eq. 6. Neurons that are pruned already score 0 and are nobody's neighbours.
     """
 
+    members = ("outputs",)
+    """It says nothing of the weights that read a neuron."""
+
     @property
     def needs(self) -> tuple[Evidence, ...]:
         """Nothing but the weight."""

@@ -23,14 +23,17 @@ from actprune.types import Cost
 class PrunableModel:
     """``layers``: clean weight name -> module path; ``why``: weight name -> why it is left alone, of the others.
 
+    ``scored``: those of which evidence is collected: ``layers``, and with ``readers`` all others of their kinds, too.
     Parameters are looked up anew each time.
     """
 
-    def __init__(self, model: nn.Module, choice: Choice = Choice()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, model: nn.Module, choice: Choice = Choice(), readers: bool = False) -> None:  # noqa: B008  (frozen)
         self.root, self.choice = unwrap(model), choice
         refuse_fixed(self.root, choice.spans)
         self.layers = chosen_layers(self.root, choice)
         self.why = reasons(self.root, choice)
+        every = Choice(include_frozen=True, include_tied=True, spans=True)
+        self.scored = {**self.layers, **(chosen_layers(self.root, every) if readers else {})}
 
     def of_copy(self, model: nn.Module) -> PrunableModel:
         """A copy of the model (an EMA), with the same layers. Raises ModelError when it is none."""
@@ -48,8 +51,15 @@ class PrunableModel:
         They are reached by module path, as wrappers deep inside a model (activation checkpointing, compiled parts) make
         the clean weight name differ from it. Raises ModelError when a layer is gone.
         """
+        return self._weights(self.layers)
+
+    def evident(self) -> dict[str, nn.Parameter]:
+        """The weights of which evidence is collected, likewise."""
+        return self._weights(self.scored)
+
+    def _weights(self, layers: Mapping[str, str]) -> dict[str, nn.Parameter]:
         try:
-            return {name: self.root.get_submodule(path).weight for name, path in self.layers.items()}  # type: ignore[misc]
+            return {name: self.root.get_submodule(path).weight for name, path in layers.items()}  # type: ignore[misc]
         except AttributeError as error:
             raise ModelError(f"not the model that was given to the Pruner, nor a copy of it: {error}") from error
 

@@ -68,14 +68,14 @@ class Pruner:
         refuse(recipe, sharing_elsewhere)
         spans = getattr(recipe, "spans", False)
         choice = Choice(patterns(skip), patterns(only), include_frozen, include_tied, spans)
-        self._prunable = PrunableModel(model, choice)
+        self._prunable = PrunableModel(model, choice, getattr(recipe, "scores_readers", False))
         self.model, self.layers = self._prunable.root, self._prunable.layers
         self.recipe, self.state = recipe, PruneState()
         self._kinds = Kinds.of(recipe.evidence)
         self._learner = Learner(self.model, self.layers, self._prunable.parameters, recipe.penalty)
         self.state.learnt = self._learner.learnt
         self._collector = Collector(
-            self.model, self.layers, self._kinds.activations, self.state, keep_inputs=recipe.collects_again,
+            self.model, self._prunable.scored, self._kinds.activations, self.state, keep_inputs=recipe.collects_again,
             lenient=spans,
         )  # fmt: skip
         self._holder = Holder(self._held, self.state, recipe.regrow)
@@ -117,7 +117,7 @@ class Pruner:
                 needed = Kinds.of(self.recipe.needed(self.state.progress))
                 # where there is other evidence this may be for that one alone: a step brings its own gradients
                 alone = needed.training_gradient and not needed.activations
-                stack.enter_context(collected(self.model, self.parameters, self.state.gradients, required=alone))
+                stack.enter_context(collected(self._prunable, self.state.gradients, required=alone))
             stack.enter_context(self._collector.observing(gradients=gradients, mask=mask))
             yield
 
@@ -360,7 +360,7 @@ class Pruner:
             self._holder.zero_gradients()
         counts = optimizer is self._counted
         if counts and self._kinds.training_gradient and self._due_after_step() and not self.state.gradients:
-            self._from_step = present(self.parameters)
+            self._from_step = present(self._prunable)
 
     def _due_after_step(self) -> bool:
         # A metric belongs to the moment it was reported: without this, one report could trigger every later step.

@@ -121,7 +121,7 @@ class LiveSource:
     overlay: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        self._parameters = self.model.parameters()
+        self._parameters = self.model.evident()
         self._every: dict[str, Tensor] | None = None
         self._objectives: dict[str, Tensor] | None = None
         self._coupling: LiveCoupling | None = None
@@ -136,6 +136,17 @@ class LiveSource:
     def masks(self) -> Mapping[str, Tensor]:
         """Those in force, also of parameters that are no layer's weight."""
         return self.state.masks
+
+    def scored(self) -> list[str]:
+        """Weights of which all evidence is there."""
+        activations = [key for each in self.kinds.activations for key in each.keys]
+        return [
+            name
+            for name in self.model.scored
+            if set(activations) <= set(self.sums.get(name, {}))
+            and (not self.kinds.training_gradient or name in self.gradients)
+            and (not self.kinds.learnt or name in self.state.learnt)
+        ]
 
     def layer(self, name: str) -> Layer:
         """Weight, mask and evidence, gathered where they are sharded."""
@@ -206,7 +217,7 @@ class LiveSource:
                 "kept; run observe() before prune()"
             )
         with model.holding(weights):
-            layers = {name: model.layers[name]}
+            layers = {name: model.scored[name]}
             sums = collected_again(model.root, layers, self.kinds.activations, state.graph, state.inputs)
         return reduced(sums).get(name, {})
 
