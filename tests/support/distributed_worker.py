@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune import Budget, Channel, Pruner, compact, methods
-from actprune.errors import ModelError, ObservationError
+from actprune.errors import CompactionError, ModelError, ObservationError
 from actprune.schedules import EqualSurvivors
 from actprune.testing import small_data, small_net
 
@@ -103,17 +103,21 @@ def coupled(kind, share):
     pruner = Pruner(model, methods.activation(unit=Channel(), budget=Budget.parameters(600))).attach(optimizer)
     with pruner.observe():
         model(inputs)
-    try:
-        pruner.prune()
-    except ModelError as error:
-        return {"refused": str(error)}
+    pruner.prune()
     for _ in range(3):
         nn.functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-    small = compact(pruner.model, pruner.state)
+    refused = ""
+    try:
+        compact(pruner.model, pruner.state)
+    except CompactionError as error:
+        refused = str(error)
+    plain = biased_net()
+    plain.load_state_dict({key: full(value) for key, value in pruner.model.state_dict().items()})
+    small = compact(plain, pruner.state)
     weights = {key: value.detach().clone() for key, value in small.state_dict().items()}
-    return {"masks": dict(pruner.masks), "small": weights}
+    return {"masks": dict(pruner.masks), "small": weights, "compacting": refused}
 
 
 def noisy(kind, share):

@@ -67,6 +67,13 @@ def refuse_uncuttable(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise CompactionError(f"{name} is on the meta device and has no values; load the weights first")
+        if hasattr(tensor, "full_tensor"):
+            raise CompactionError(
+                f"{name} is sharded (FSDP), and no rank can cut what others hold; load the weights into a plain model "
+                "of your class and compact that: plain.load_state_dict({name: value.full_tensor() if "
+                "hasattr(value, 'full_tensor') else value for name, value in model.state_dict().items()}), then "
+                "compact(plain, pruner.state); go on training with the result, sharded anew"
+            )
     _refuse_uncopyable(model)
 
 

@@ -32,18 +32,20 @@ class Hook:
 
 
 @contextmanager
-def unhooked(root: nn.Module) -> Iterator[None]:
+def unhooked(root: nn.Module, home: str | None = None) -> Iterator[None]:
     """Inside the block a forward of ``root`` does not call the user's hooks, which may collect or print what they see.
 
     Those that are part of a layer stay: weight_norm and spectral_norm make the weight in one, FSDP gathers it.
+    home: only the hooks of this package go.
     """
     taken: list[tuple[dict[int, Any], dict[int, Any]]] = []
     everywhere = nn.modules.module._global_forward_pre_hooks, nn.modules.module._global_forward_hooks
     own = [hooks for module in root.modules() for hooks in (module._forward_pre_hooks, module._forward_hooks)]
     for hooks in (*everywhere, *own):
         before = dict(hooks)
-        for key in [key for key, hook in before.items() if not _of_a_layer(hook)]:
-            del hooks[key]
+        for key, hook in before.items():
+            if not _of_a_layer(hook) if home is None else _home(hook).startswith(home):
+                del hooks[key]
         taken.append((hooks, before))
     try:
         yield
@@ -68,6 +70,10 @@ def hooked(root: nn.Module) -> list[str]:
 
 def _of_a_layer(hook: Any) -> bool:
     """Whether PyTorch or we have put the hook on as part of what a layer computes; an observer's ``Hook`` is not."""
+    return _home(hook).partition(".")[0] in ("torch", "actprune") and not isinstance(hook, Hook)
+
+
+def _home(hook: Any) -> str:
+    """The package that a hook is from."""
     function = getattr(hook, "__func__", hook)
-    home = getattr(function, "__module__", None) or type(hook).__module__
-    return home.partition(".")[0] in ("torch", "actprune") and not isinstance(hook, Hook)
+    return getattr(function, "__module__", None) or type(hook).__module__

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actprune.errors import ModelError, ObservationError, few
 from actprune.graph import SKIPPED, clean_path
-from actprune.pruner.distributed import local, sharded
+from actprune.pruner.distributed import local
 from actprune.pruner.inputs import examples_in
 from actprune.pruner.model import PrunableModel
 from actprune.state import PruneState
@@ -33,13 +33,12 @@ class LiveCoupling:
             raise ObservationError(
                 "a unit that spans layers has to see the model at work once; give Pruner(example=...), or run observe()"
             )
-        if any(sharded(parameter) for parameter in self.model.root.parameters()):
-            raise ModelError(
-                "the model is sharded, and what goes together cannot be seen through shards; prune before sharding"
-            )
         args, kwargs = self.state.example
         try:
-            return Structure(self.model.root, args, kwargs, whole_groups=self.whole_groups)
+            with self.model.gathered():
+                found = Structure(self.model.root, args, kwargs, whole_groups=self.whole_groups)
+                _ = found.whole  # while the parameters are there
+            return found
         except Exception as error:
             raise ModelError(
                 f"{type(self.model.root).__name__} cannot be followed: {type(error).__name__}: {error}"

@@ -13,9 +13,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from actprune.accounting import Account, account
 from actprune.edit import Method
 from actprune.errors import ModelError
-from actprune.graph import Choice, chosen_layers, clean_path, reasons, refuse_fixed, unwrap, weights_of
+from actprune.graph import Choice, chosen_layers, clean_path, reasons, refuse_fixed, unhooked, unwrap, weights_of
 from actprune.nodes import Graph
-from actprune.pruner.distributed import local, local_part
+from actprune.pruner.distributed import full, local, local_part, sharded
 from actprune.state import PruneState
 from actprune.types import Cost
 
@@ -108,6 +108,31 @@ class PrunableModel:
             yield
         finally:
             self.put(before)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Sharded parameters are whole inside the block, plain ones that no hook of FSDP touches. A collective call.
+
+        Every rank then holds the whole network once.
+        """
+        taken = [
+            (module, name, parameter)
+            for module in self.root.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None and sharded(parameter)
+        ]
+        if not taken:
+            yield
+            return
+        plain = {id(parameter): nn.Parameter(full(parameter), parameter.requires_grad) for _, _, parameter in taken}
+        with unhooked(self.root, "torch.distributed.fsdp"):
+            try:
+                for module, name, parameter in taken:
+                    module._parameters[name] = plain[id(parameter)]
+                yield
+            finally:
+                for module, name, parameter in taken:
+                    module._parameters[name] = parameter
 
     def dropouts(self) -> dict[str, _DropoutNd]:
         """Dropout modules by path."""
