@@ -98,8 +98,9 @@ def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no data
 ) -> Tensor:  # fmt: skip
     """``x`` normalised over ``width`` entries of an axis, of which those that are missing are zero. See ``Norm``.
 
-    PyTorch's fused norms get zeros in the place of what is missing: that is faster than the formula in steps. No
-    function is used that the model's own code may have with sizes in it: nothing may rewrite those.
+    A group norm is PyTorch's fused one with zeros in the place of what is missing: that is faster than the formula in
+    steps, which the others are (the fused layer norm gives its mean and deviation, but no gradient of them). No function is used that the model's own code may have with sizes in it:
+    nothing may rewrite those.
     """
     if offset and weight is not None:
         weight = 1 + weight
@@ -111,16 +112,19 @@ def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no data
         made = made if weight is None else made * weight
         made = made if bias is None else made + bias
     else:
-        left = x.shape[-1]
-        padding = [0, width - left]
-        wide = torch.ops.aten.constant_pad_nd(x, padding)
-        every = torch.layer_norm(wide, [width], _padded(weight, padding), _padded(bias, padding), eps)
-        made = torch.ops.aten.slice(every, -1, 0, left)
+        made = _by_layer(x, width, eps)
+        made = made if weight is None else made.mul_(weight)
+        made = made if bias is None else made.add_(bias)
     return made.transpose(axis, -1)
 
 
-def _padded(vector: Tensor | None, padding: list[int]) -> Tensor | None:
-    return None if vector is None else torch.ops.aten.constant_pad_nd(vector, padding)
+def _by_layer(x: Tensor, width: int, eps: float) -> Tensor:
+    """Each of the n - k that are missing is as far from the mean as 0 is."""
+    mean = x.sum(-1, keepdim=True) / width
+    centred = x - mean
+    squares = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square()
+    variance = squares / width + mean.square() * (1 - x.shape[-1] / width)
+    return centred * torch.rsqrt(variance + eps)
 
 
 def _by_group(  # noqa: PLR0917  (as ``normalised``)
