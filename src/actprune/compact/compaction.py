@@ -126,7 +126,8 @@ def _compacted(
         if not verify:
             return job, small, told, {}
         with quiet(own), quiet(small), nullcontext() if computes else _unhooked(own, small):
-            return job, small, told, check(job, call, own, small, given, pair, others, exact=exact)
+            found = check(job, call, own, small, given, pair, others, single=_single(pair, recorded), exact=exact)
+            return job, small, told, found
 
     job, small, told, differences = _first_that_holds(tried)
     if hooked(own) or not verify:
@@ -359,6 +360,14 @@ def _some(args: tuple[Any, ...], kwargs: Mapping[str, Any], most: int) -> Inputs
         return args, kwargs
     cut: Inputs = tree_map(lambda item: item[:most] if isinstance(item, Tensor) else item, (tuple(args), dict(kwargs)))
     return cut
+
+
+def _single(pair: Inputs, found: Record) -> Inputs | None:
+    """One of two examples; None where they may be two steps of one sequence, as before a recurrent layer."""
+    if any(node.op in ("lstm", "gru") or node.op.startswith("rnn_") for node in found.nodes):
+        return None
+    single = _some(*pair, 1)
+    return None if single[0] is pair[0] and single[1] is pair[1] else single
 
 
 def _refuse_empty(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from actprune.structure.classes import PINNED, Solved
 from actprune.structure.cost import Costs, Size
 from actprune.structure.exact import Norm, WidthNorm, eps_of, norm_of
 from actprune.structure.frames import Frames, Key
-from actprune.structure.record import CONVOLUTIONS, Record, Sized, factor, is_cache, outputs, sized, tensors
+from actprune.structure.record import CONVOLUTIONS, Record, Sized, factor, is_cache, mapped, outputs, sized, tensors
 from actprune.structure.recorder import Recorder, plainly, record, tables
 from actprune.structure.structure import Bundle, Slices, Structure, squared, tensors_of
 from actprune.structure.values import Value
@@ -37,6 +37,7 @@ __all__ = [
     "factor",
     "is_cache",
     "leaves",
+    "mapped",
     "noise",
     "norm_of",
     "on_other_ways",

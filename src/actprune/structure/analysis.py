@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from actprune.structure.classes import Classes
 from actprune.structure.exact import Norm
-from actprune.structure.record import Node, Record
+from actprune.structure.record import Node, Record, flat, mapped
 from actprune.structure.values import Meeting, Shape, Value, line, shrunk, support
 
 _MOST = 1 << 20  # entries of a stored tensor up to which its values are followed as constants
@@ -142,8 +141,7 @@ class Call:
     @property
     def values(self) -> list[Value]:
         """Every value that it reads, in order."""
-        leaves = tree_leaves((self.args, dict(self.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Value))
-        return [leaf for leaf in leaves if isinstance(leaf, Value)]
+        return [leaf for leaf in flat((self.args, self.kwargs)) if isinstance(leaf, Value)]
 
     @property
     def shape(self) -> Shape:
@@ -315,16 +313,14 @@ def _computed(call: Call) -> list[Tensor] | None:
 
     if call.node.function._schema.is_mutable:
         return None
-    args, kwargs = torch.utils._pytree.tree_map(
-        given, (call.args, dict(call.kwargs)), is_leaf=lambda leaf: isinstance(leaf, Value)
-    )
+    args, kwargs = mapped((call.args, call.kwargs), given)
     try:
         if call.node.op in ("view", "_unsafe_view"):  # a copy before it may have been left out
             return [args[0].reshape(args[1])]
         out = call.node.function(*args, **kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
         return None
-    return [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in flat(out) if isinstance(leaf, Tensor)]
 
 
 def _rule(node: Node, rules: Mapping[str, Rule]) -> Rule | None:

@@ -99,8 +99,8 @@ def normalised(  # noqa: PLR0917  (TorchScript has no keywords-only, and no data
     """``x`` normalised over ``width`` entries of an axis, of which those that are missing are zero. See ``Norm``.
 
     A group norm is PyTorch's fused one with zeros in the place of what is missing: that is faster than the formula in
-    steps, which the others are (the fused layer norm gives its mean and deviation, but no gradient of them). No function is used that the model's own code may have with sizes in it:
-    nothing may rewrite those.
+    steps, which the others are (the fused layer norm gives its mean and deviation, but no gradient of them). No
+    function is used that the model's own code may have with sizes in it: nothing may rewrite those.
     """
     if offset and weight is not None:
         weight = 1 + weight

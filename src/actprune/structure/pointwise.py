@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from actprune.structure.analysis import Call, Rule
+from actprune.structure.record import mapped
 from actprune.structure.values import Value, line, shrunk
 
 _KEEPS_NAME = frozenset({"detach", "alias", "lift_fresh", "lift", "clone", "_to_copy", "contiguous"})
@@ -62,9 +63,7 @@ def _applied(call: Call, constants: list[Tensor]) -> Tensor | None:
         return next(numbers) if isinstance(leaf, Value) else leaf
 
     keywords = {key: item for key, item in call.kwargs.items() if key not in _PLACES}
-    args, kwargs = torch.utils._pytree.tree_map(
-        given, (call.args, keywords), is_leaf=lambda leaf: isinstance(leaf, Value)
-    )
+    args, kwargs = mapped((call.args, keywords), given)
     function = call.node.function
     if call.node.op == "_to_copy":
         return queue[0]

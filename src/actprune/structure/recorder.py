@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from actprune.graph.hooks import unhooked
 from actprune.structure.frames import Frames
-from actprune.structure.record import Node, Record, Sized, Slot, outputs, sized, tensors
+from actprune.structure.record import Node, Record, Sized, Slot, flat, mapped, outputs, sized, tensors
 
 _MARK = "_actprune_slot"
 
@@ -158,9 +157,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         written = self._written(func, args, kwargs)
         spoils = tuple(slot for tensor in written for slot in self._sharing(tensor))
-        given_args, given_kwargs = tree_map(self._slot, (tuple(args), kwargs))
+        given_args, given_kwargs = mapped((tuple(args), kwargs), self._slot)
         out = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)] or written
+        made = [leaf for leaf in flat(out) if isinstance(leaf, Tensor)] or written
         outs = tuple(self._new(tensor) for tensor in made)
         name = func.overloadpacket.__name__
         self.record.nodes.append(
@@ -179,7 +178,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if argument.alias_info is None or not argument.alias_info.is_write:
                 continue
             value = kwargs.get(argument.name, args[number] if number < len(args) else None)
-            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+            found += [leaf for leaf in flat(value) if isinstance(leaf, Tensor)]
         for tensor in found:
             for held in self._tensors:
                 same = held.untyped_storage()._cdata == tensor.untyped_storage()._cdata
@@ -261,7 +260,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def sized(self, name: str, args: Any, kwargs: Any, source: int | None, out: Any) -> None:
         """The model's code has made a call with sizes in it."""
-        given = tree_map(lambda leaf: None if isinstance(leaf, Tensor) else leaf, (tuple(args), dict(kwargs)))
+        given = mapped((tuple(args), dict(kwargs)), lambda leaf: None if isinstance(leaf, Tensor) else leaf)
         outs = tuple(self._slot(tensor).number for tensor in tensors(out))
         self.record.sized.append(Sized(self._frames.called(name), given[0], given[1], source, outs))
 
