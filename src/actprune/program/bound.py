@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from actprune.errors import ArtifactError
-from actprune.program.nodes import Ref, Step, mapped
+from actprune.program.nodes import Ref, Step
+from actprune.structure import mapped
 
 GROWTH = 256.0
 FREE_BYTES = 1 << 26

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from actprune.errors import ModelError
 from actprune.program.module import Program
-from actprune.program.nodes import Ref, Step, mapped, refs_in
+from actprune.program.nodes import Ref, Step, refs_in
 from actprune.program.ops import base, is_known, name_of
 from actprune.program.tracing import fixed_batch, traced
 from actprune.program.tree import first_names
+from actprune.structure import mapped
 
 _DROPPED = frozenset({"_assert_tensor_metadata", "_assert_scalar", "_assert_async.msg", "sym_constrain_range",
                       "sym_constrain_range_for_size"})  # fmt: skip

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from actprune.errors import ArtifactError, ModelError
 from actprune.program.bound import MAKERS, MOST_STEPS, Bound
 from actprune.program.layers import layer_inputs, layer_of, layer_path, settings
-from actprune.program.nodes import Ref, Step, decoded, encoded, mapped, refs_in
+from actprune.program.nodes import Ref, Step, decoded, encoded, refs_in
 from actprune.program.ops import function
 from actprune.program.tree import STATISTICS, grow, tensor_at
+from actprune.structure import mapped
 
 
 class Program(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,6 @@ def refs_in(item: Any) -> Iterator[Ref]:
     elif isinstance(item, Mapping):
         for inner in item.values():
             yield from refs_in(inner)
-
-
-def mapped(item: Any, change: Callable[[Any], Any]) -> Any:
-    """``item`` with ``change`` applied to every leaf; lists, tuples and dicts keep their kind."""
-    if isinstance(item, (list, tuple)):
-        return type(item)(mapped(inner, change) for inner in item)
-    if isinstance(item, dict):
-        return {key: mapped(inner, change) for key, inner in item.items()}
-    return change(item)
 
 
 def encoded(item: Any) -> Any:  # noqa: PLR0911  (one line per kind)
