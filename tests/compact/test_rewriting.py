@@ -1,6 +1,7 @@
 """Numbers in the model's own code that are made of sizes: what is cut must not change what they mean."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import actprune
-from actprune import Budget, Channel, Pruner, compact, magnitude
+from actprune import Budget, Channel, Pruner, compact, compaction, magnitude
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
 
@@ -167,6 +168,18 @@ def test_calls_behind_a_replaced_norm_are_rewritten_all_the_same(norm):
     assert_equal(model, small, x, torch.randn(3, 3, 4, 4))
     scripted = torch.jit.trace(small, x)
     assert_equal(scripted, small, x)
+
+
+@pytest.mark.parametrize("norm", [OneGroup(8), nn.GroupNorm(2, 8)], ids=["of one's own", "GroupNorm"])
+def test_what_an_exact_norm_costs_is_measured_and_said(norm):
+    x = torch.randn(2, 3, 4, 4)
+    torch.manual_seed(0)
+    model = copy.deepcopy(Shuffled(norm)).eval()
+    pruner = Pruner(model, magnitude(budget=Budget.channels(0.5), unit=Channel(), scope="layer"), example=x)
+    pruner.prune()
+    words = r"1 norm divides by a width of before: [\d.]+ ms of a forward.*plain ones \(exact=False.* take [\d.]+ ms"
+    assert re.search(words, str(compaction(model, pruner.state).report))
+    assert "plain ones" not in str(compaction(model, pruner.state, exact=False).report)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

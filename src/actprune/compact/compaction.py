@@ -15,7 +15,7 @@ from actprune.compact.carry import move_optimizer, move_state, names_held
 from actprune.compact.configuration import configured, reconfigure
 from actprune.compact.cut import as_module, masked_tensors, small_tensors
 from actprune.compact.fit import follow
-from actprune.compact.norms import put
+from actprune.compact.norms import cost, put
 from actprune.compact.own import Code, refuse_uncuttable
 from actprune.compact.plan import Keeps, Plan, plan
 from actprune.compact.report import CompactReport, report
@@ -135,6 +135,8 @@ def _compacted(
     if steps is None and configured(own):
         line = reconfigure(own, small, job.keeps, lambda model: outputs(_caller(model, [pair], computes)()))
         told = told if line is None else [*told, line]
+    if (line := cost(small, _given_to(job))) is not None:
+        told = [*told, line]
     if structure.unreached:
         told = [*told, f"not reached by the example, and as before: {few(structure.unreached)}"]
     told_of = report(job, tensors, small, differences, told)
@@ -204,6 +206,15 @@ def _norm_at(structure: Structure, path: str) -> Norm:
 def _left(job: Plan) -> list[tuple[str, int]]:
     """Norms over channels of which some go, and how many are left."""
     return [(path, int(job.fates.alive(mixing.labels).sum())) for path, mixing in job.norms.items()]
+
+
+def _given_to(job: Plan) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes that norms are given on the two examples, by module path."""
+    found = job.fates.found
+    return {
+        path: [job.fates.shape(found.values[inputs[0]]) for inputs, _ in found.record.calls.get(path, []) if inputs]
+        for path in job.norms
+    }
 
 
 _DROPS = frozenset({"native_dropout", "bernoulli", "bernoulli_", "_fused_dropout"})
