@@ -69,8 +69,8 @@ def cost(small: nn.Module, shapes: Mapping[str, Sequence[tuple[int, ...]]]) -> s
         exact, plain = (total + times[key] * took[name].median for total, name in ((exact, "exact"), (plain, "plain")))
     modules = len({id(module) for module, _ in found})
     return (
-        f"{modules} norm{'s divide' if modules > 1 else ' divides'} by a width of before: {1e3 * exact:.3g} ms of a forward of the example, where plain "
-        f"ones (exact=False, another function) would take {1e3 * plain:.3g} ms"
+        f"{modules} norm{'s divide' if modules > 1 else ' divides'} by a width of before: {1e3 * exact:.3g} ms of a "
+        f"forward of the example, where plain ones (exact=False, another function) would take {1e3 * plain:.3g} ms"
     )
 
 
