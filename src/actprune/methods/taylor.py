@@ -13,7 +13,9 @@ Deviations
     over ranks as well; the evidence ``Gradient`` keeps only the sum.)
   - pruned from ``optimizer.step()`` with nothing observed, a step ranks by its own gradient alone (one batch; the paper
     averages over many), and by the weights behind the update, while the gradient is from before it;
-  - a unit's parameters are its incoming weights; the bias, batch norm and the paper's gates are not scored;
+  - a unit's parameters are its incoming weights; the bias, batch norm and the paper's gates are not scored. Coupled
+    groups (``Channel()``) are scored by the weights that read them, whose sum of g w is that of a gate on the
+    activation: of several layers that read a group the largest counts, where a gate would add them up;
   - only the first-order form; the second-order one (eq. 7) is left out;
   - how many go, and when, comes from a schedule and a budget of weights, not from a number of units per some batches.
 """
