@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 def _reshape(x: Tensor, sizes: list[int]) -> Tensor:
     """No size of the model's own code: nothing may rewrite it."""
-    made: Tensor = torch.ops.aten.reshape.default(x, sizes)
+    made: Tensor = torch.ops.aten.reshape(x, sizes)
     return made
 
 
@@ -33,32 +33,37 @@ class WidthAttention(nn.MultiheadAttention):
         """As ``nn.MultiheadAttention``: the attended values, and the weights if they are needed."""
         single = query.dim() == 2
         if single:
-            query, key, value = (each.unsqueeze(1) for each in (query, key, value))
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+            query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
+            if key_padding_mask is not None:
+                key_padding_mask = key_padding_mask.unsqueeze(0)
         elif self.batch_first:
-            query, key, value = (each.transpose(0, 1) for each in (query, key, value))
-        q, k, v = (self._heads(each) for each in self._projected(query, key, value))
+            query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
+        query, key, value = self._projected(query, key, value)
+        q, k, v = self._heads(query), self._heads(key), self._heads(value)
         mask = self._mask(q, k, key_padding_mask, attn_mask)
         scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
         weights = torch.softmax(scores if mask is None else scores + mask, -1)
         weights = F.dropout(weights, self.dropout, self.training)
         mixed = (weights @ v).permute(2, 0, 1, 3)  # (target, batch, heads, head_dim)
         out = self.out_proj(_reshape(mixed, [mixed.shape[0], mixed.shape[1], -1]))
-        if not need_weights:
-            told = None
-        else:
-            told = weights.mean(1) if average_attn_weights else weights
-            told = told.squeeze(0) if single else told
+        told: Tensor | None = None
+        if need_weights:
+            shown = weights.mean(1) if average_attn_weights else weights
+            told = shown.squeeze(0) if single else shown
         if single:
             return out.squeeze(1), told
         return out.transpose(0, 1) if self.batch_first else out, told
 
-    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        weights: list[Tensor] = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Written out, as everything here, in what TorchScript understands."""
         if self.in_proj_weight is not None:
-            weights = _thirds(self.in_proj_weight)
-        biases = [None, None, None] if self.in_proj_bias is None else _thirds(self.in_proj_bias)
-        return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+            of_query, of_key, of_value = _thirds(self.in_proj_weight)
+        else:
+            of_query, of_key, of_value = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight  # type: ignore[unreachable]
+        if self.in_proj_bias is not None:
+            first, second, third = _thirds(self.in_proj_bias)
+            return F.linear(query, of_query, first), F.linear(key, of_key, second), F.linear(value, of_value, third)
+        return F.linear(query, of_query), F.linear(key, of_key), F.linear(value, of_value)  # type: ignore[unreachable]
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(length, batch, heads * head_dim)`` to ``(batch, heads, length, head_dim)``."""
@@ -76,9 +81,10 @@ class WidthAttention(nn.MultiheadAttention):
         return found
 
 
-def _thirds(packed: Tensor) -> list[Tensor]:
+def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of query, key and value."""
-    return list(torch.ops.aten.chunk.default(packed, 3))
+    parts = torch.ops.aten.chunk(packed, 3)
+    return parts[0], parts[1], parts[2]
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:

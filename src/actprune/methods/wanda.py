@@ -5,8 +5,8 @@ Source: Sun, Liu, Bair, Kolter. A Simple and Effective Pruning Approach for Larg
 
 Deviations
   - layers are scored on the dense model's inputs at once, not layer by layer behind already pruned ones;
-  - the paper has no structured form. Coupled groups (``Channel()``, ``Head()``) are scored by the columns that read them,
-    the mean of |w_ij| times the norm of input j, as the input's norm is that of the group.
+  - the paper has no structured form. Coupled groups (``Channel()``, ``Head()``) are scored by the columns that read
+    them, the mean of |w_ij| times the norm of input j, as the input's norm is that of the group.
 """
 
 from __future__ import annotations
