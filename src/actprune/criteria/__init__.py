@@ -5,6 +5,8 @@ from actprune.criteria.counter import Counter, CounterTimesWeight
 from actprune.criteria.gradient import GradientMagnitude, Saliency, Taylor
 from actprune.criteria.learnt import LearntScore
 from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
+from actprune.criteria.outliers import Outliers
+from actprune.criteria.relative import RelativeImportance
 from actprune.criteria.structural import GeometricMedian, NormScale
 from actprune.criteria.surgery import Hysteresis, HysteresisOverThreshold
 from actprune.criteria.zeros import Apoz
@@ -24,7 +26,9 @@ __all__ = [
     "MagnitudeOverDeviation",
     "MagnitudeWithinSign",
     "NormScale",
+    "Outliers",
     "Random",
+    "RelativeImportance",
     "Saliency",
     "Taylor",
     "Wanda",

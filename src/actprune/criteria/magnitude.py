@@ -108,12 +108,18 @@ class Wanda:
 
     def score(self, layer: Layer) -> Tensor:
         """Shape of the weight, float32 (float64 for float64 weights)."""
+        norms = self.norms(layer)
+        return layer.weight.abs().to(norms.dtype) * norms
+
+    @staticmethod
+    def norms(layer: Layer) -> Tensor:
+        """``||x_j||_2`` of the input that each weight reads, to broadcast, float32 (float64 for such weights)."""
         weight = layer.weight
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         norm = layer.evidence["in_square"].to(weight.device).sqrt().to(dtype)
         groups = norm.numel() // weight.shape[1]  # a grouped conv: each group of outputs sees its own inputs
         norm = norm.view(groups, weight.shape[1]).repeat_interleave(weight.shape[0] // groups, dim=0)
-        return weight.abs().to(dtype) * norm.view(*norm.shape, *[1] * (weight.dim() - 2))
+        return norm.view(*norm.shape, *[1] * (weight.dim() - 2))
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,17 @@ from actprune.methods.apoz import apoz
 from actprune.methods.deep_compression import deep_compression
 from actprune.methods.dns import dns, dns_thresholds
 from actprune.methods.geometric_median import geometric_median
+from actprune.methods.gradual_magnitude import gradual_magnitude
 from actprune.methods.han import han, han_thresholds
+from actprune.methods.l1_filters import l1_filters
 from actprune.methods.lamp import lamp
 from actprune.methods.lottery import lottery
 from actprune.methods.magnitude import magnitude
 from actprune.methods.movement import movement
 from actprune.methods.nuclear_norm import nuclear_norm
+from actprune.methods.owl import owl
 from actprune.methods.random import random
+from actprune.methods.ria import ria
 from actprune.methods.rigl import rigl
 from actprune.methods.slimming import slimming
 from actprune.methods.snip import snip
@@ -39,8 +43,10 @@ __all__ = [
     "dns",
     "dns_thresholds",
     "geometric_median",
+    "gradual_magnitude",
     "han",
     "han_thresholds",
+    "l1_filters",
     "lamp",
     "lottery",
     "magnitude",
@@ -48,7 +54,9 @@ __all__ = [
     "movement",
     "names",
     "nuclear_norm",
+    "owl",
     "random",
+    "ria",
     "rigl",
     "slimming",
     "snip",
@@ -71,14 +79,18 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         dns,
         dns_thresholds,
         geometric_median,
+        gradual_magnitude,
         han,
         han_thresholds,
+        l1_filters,
         lamp,
         lottery,
         magnitude,
         movement,
         nuclear_norm,
+        owl,
         random,
+        ria,
         rigl,
         slimming,
         snip,
