@@ -88,6 +88,16 @@ def test_a_share_of_the_channels(net, scope):
     assert "target 50.00%" in str(report)
 
 
+def test_masked_biases_and_scales_are_counted_as_gone(net):
+    pruner, report = pruned(net, magnitude(budget=Budget.channels(0.5), unit=Channel()), images())
+    flat = {name: mask for name, mask in pruner.masks.items() if mask.dim() == 1}
+    before = sum(each.numel() for each in net.parameters() if each.dim() == 1)
+    left = before - sum(int((~mask).sum()) for mask in flat.values())
+    assert left < before
+    assert (report.network.biases, report.network.biases_kept) == (before, left)
+    assert f"{before} -> {left} biases and scales" in str(report)
+
+
 def test_sparsity_counts_all_parameters_of_the_network(net):
     before = count(net)
     pruner, report = pruned(net, magnitude(0.5, unit=Channel()), images())

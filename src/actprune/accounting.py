@@ -42,11 +42,12 @@ class Account:
     """The whole network. ``flop`` and ``flop_kept`` are of one example; None: no forward pass was seen.
 
     parts   every weight tensor, in registration order
-    biases  numbers in all other parameters
+    biases  numbers in all other parameters; ``biases_kept``: those that no mask has taken
     """
 
     parts: tuple[Part, ...]
     biases: int
+    biases_kept: int
     flop: int | None = None
     flop_kept: int | None = None
 
@@ -101,6 +102,7 @@ class Account:
             "weights": self.weights,
             "kept": self.kept,
             "biases": self.biases,
+            "biases_kept": self.biases_kept,
             "sparsity": self.sparsity,
             "compression": self.compression,
             "flop": self.flop,
@@ -123,9 +125,10 @@ class Account:
             if share is None
             else f"FLOP {self.flop:,} -> {self.flop_kept:,} ({share:.2%} kept)"
         )
+        fewer = "" if self.biases_kept == self.biases else f" -> {self.biases_kept:,}"
         return (
             f"whole network: sparsity {self.sparsity:.2%}, compression {self.compression:.3g}x, weights "
-            f"{self.weights:,} -> {self.kept:,}, {self.biases:,} biases and scales, {flop}"
+            f"{self.weights:,} -> {self.kept:,}, {self.biases:,}{fewer} biases and scales, {flop}"
         )
 
     def exceptions(self) -> list[str]:
@@ -161,21 +164,21 @@ def account(
     flop       of one example, see ``dense_flop``; None: unknown
     """
     names = {id(tensor): name for name, tensor in weights.items()}
-    parts, biases = [], 0
+    parts, biases, biases_kept = [], 0, 0
     for name, kind, tensor in _parameters(root):
-        if tensor.dim() < 2:
-            biases += tensor.numel()
-            continue
         known = names.get(id(tensor))
-        reason = f"{kind} is of no kind that is pruned" if known is None else why.get(known, "")
         mask = None if known is None else masks.get(known)
         kept = tensor.numel() if mask is None else int(torch.count_nonzero(mask))
+        if tensor.dim() < 2:
+            biases, biases_kept = biases + tensor.numel(), biases_kept + kept
+            continue
+        reason = f"{kind} is of no kind that is pruned" if known is None else why.get(known, "")
         parts.append(Part(known or name, kind, tuple(tensor.shape), tensor.numel(), kept, reason))
     if flop is None:
-        return Account(tuple(parts), biases)
+        return Account(tuple(parts), biases, biases_kept)
     gone = sum(flop.get(part.name, 0) * (part.total - part.kept) // part.total for part in parts if part.total)
     total = sum(flop.values())
-    return Account(tuple(parts), biases, total, total - gone)
+    return Account(tuple(parts), biases, biases_kept, total, total - gone)
 
 
 def held(root: nn.Module, flop: Mapping[str, int] | None = None) -> Account:

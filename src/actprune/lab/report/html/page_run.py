@@ -129,7 +129,7 @@ def _network(run: Run) -> list[Table]:
         return []
     lines = [
         ("weights", found.get("weights"), found.get("kept")),
-        ("biases and scales", found.get("biases"), found.get("biases")),
+        ("biases and scales", found.get("biases"), found.get("biases_kept", found.get("biases"))),
         ("FLOP of one example", found.get("flop"), found.get("flop_left")),
     ]
     rows = [
