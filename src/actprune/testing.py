@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from actprune.compact import compact
 from actprune.edit import Method
 from actprune.errors import LayerCollapseError
-from actprune.evidence import Gradient, OfActivations
+from actprune.evidence import Gradient, HessianGradient, OfActivations
 from actprune.pruner.pruner import Pruner
 from actprune.pruner.report import PruneReport
 from actprune.rank.units import Weight
@@ -172,9 +172,11 @@ def check_resume(make: Factory) -> None:
 
 
 def check_ranks(make: Factory) -> None:
-    """Statistics of two halves of the data, added up, give the masks of the whole data."""
+    """Statistics of two halves of the data, added up, give the masks of the whole data (where they can be added)."""
     sparsity = _sparsities(make)[0]
     recipe = make(sparsity)
+    if not all(getattr(each, "merges", True) for each in recipe.evidence):
+        return
     inputs, labels = small_data()
     whole, _ = prune(small_net(recipe), recipe, sparsity)
     halves = []
@@ -203,6 +205,7 @@ def check_steps(make: Factory) -> None:
     pruner = Pruner(model, recipe, example=small_data()[0][:2], sharing_elsewhere=True)
     inputs, labels = small_data()
     looks = recipe.count_on == "observe" and any(isinstance(each, OfActivations) for each in recipe.evidence)
+    looks |= _differentiates_twice(recipe)
     optimizer = torch.optim.SGD([*model.parameters(), *pruner.extra_parameters()], lr=0.01, momentum=0.9)
     pruner.attach(optimizer)
     reports = []
@@ -274,7 +277,12 @@ def observe(pruner: Pruner, model: nn.Module, data: Data | None = None) -> None:
     with pruner.observe():
         output = model(inputs)
         if wants_gradient:
-            nn.functional.cross_entropy(output.float(), labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            loss = nn.functional.cross_entropy(output.float(), labels, reduction="sum")
+            loss.backward(create_graph=_differentiates_twice(pruner.recipe))  # type: ignore[no-untyped-call]
+
+
+def _differentiates_twice(recipe: Method) -> bool:
+    return any(isinstance(each, HessianGradient) for each in recipe.evidence)
 
 
 def prune(model: nn.Module, recipe: Method, fraction: float) -> tuple[Pruner, PruneReport]:

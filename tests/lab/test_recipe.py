@@ -31,7 +31,8 @@ def test_cosine_starts_at_lr_and_ends_near_zero():
 @pytest.mark.parametrize(
     ("text", "unit"),
     [("block(1, 4)", Block(1, 4)), ("block(2,8)", Block(2, 8)), ("neuron", Neuron()), ("weight", Weight()),
-     ("channel", Channel()), ("head", Head()), ("channel(round_to=8, reduce='mean')", Channel(reduce="mean", round_to=8)),
+     ("channel", Channel()), ("head", Head()),
+     ("channel(round_to=8, reduce='mean')", Channel(reduce="mean", round_to=8)),
      ("channel(at_most=(('stem*', 0.0), ('*', 0.5)))", Channel(at_most=(("stem*", 0.0), ("*", 0.5))))],
 )  # fmt: skip
 def test_units_are_given_as_words(text, unit):

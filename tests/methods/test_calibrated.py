@@ -6,7 +6,7 @@ from torch import nn
 
 import actprune
 from actprune import Budget, Pruner, criteria, methods, recipes
-from actprune.errors import RecipeError
+from actprune.errors import ObservationError, RecipeError
 from actprune.schedules import Cubic
 from support.nets import given
 
@@ -114,3 +114,45 @@ def test_l1_filters_go_by_their_own_norm_whoever_reads_them():
     pruner.prune()
     assert pruner.masks["0.weight"].tolist() == [[False, False], [True, True]]
     assert pruner.masks["2.weight"].tolist() == [[False, True], [False, True]]
+
+
+def test_grasp_removes_what_the_gradient_flows_better_without():
+    """Of (w x)^2 / 2 with x = (1, 1, 1) and w x = 2: H g = 6, w H g = 6, -12, 18. By |w H g| the first would go."""
+    model, x = nn.Sequential(nn.Linear(3, 1, bias=False)), torch.ones(1, 3)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, -2.0, 3.0]]))
+    model[0].weight.grad = torch.full((1, 3), 7.0)
+    pruner = Pruner(model, methods.grasp(1 / 3), example=x)
+    with pruner.observe():
+        (model(x).square().sum() / 2).backward(create_graph=True)
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[True, False, True]]
+    assert model[0].weight.grad.tolist() == [[7.0, 7.0, 7.0]]  # the optimizer's, and of no graph
+    assert model[0].weight.grad.grad_fn is None
+
+
+def test_grasp_says_how_the_gradient_has_to_be_made():
+    model, x = nn.Sequential(nn.Linear(3, 1)), torch.ones(1, 3)
+    pruner = Pruner(model, methods.grasp(1 / 3), example=x)
+    with (
+        pytest.raises(ObservationError, match=r"call loss\.backward\(create_graph=True\) inside observe"),
+        pruner.observe(),
+    ):
+        model(x).square().sum().backward()
+    with pytest.raises(ObservationError, match=r"needs 'hessian_gradient'.*create_graph=True"):
+        pruner.prune()
+
+
+def test_batches_of_grasp_add_up_to_one_loss():
+    torch.manual_seed(0)
+    x = torch.randn(6, 4)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1))
+    found = []
+    for parts in ([x], [x[:2], x[2:]]):
+        pruner = Pruner(net, methods.grasp(0.5), example=x)
+        with pruner.observe():
+            for part in parts:
+                net(part).square().sum().backward(create_graph=True)
+        found.append(pruner.state.gradients)
+    for name, product in found[0].items():
+        torch.testing.assert_close(found[1][name], product)

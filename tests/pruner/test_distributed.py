@@ -83,6 +83,18 @@ def test_an_objective_gives_one_mask_or_is_refused_where_weights_are_sharded(ran
     assert all(torch.equal(one["masks"][key], alone[key]) for key in alone)
 
 
+def test_a_hessian_of_all_ranks_gives_one_mask_or_is_refused_where_weights_are_sharded(ranks):
+    zero, one = (rank["flowing gradient"] for rank in ranks)
+    if "refused" in zero:
+        assert "call loss.backward(create_graph=True) inside observe()" in zero["refused"]
+        assert zero == one
+        return
+    alone = worker.flowing_gradient("alone", slice(None))["masks"]
+    for key, mask in zero["masks"].items():
+        assert torch.equal(mask, one["masks"][key])
+        assert torch.equal(mask, alone[key])
+
+
 def test_coupled_channels_are_the_same_on_every_rank_and_equal_to_one_process(ranks):
     zero, one = (rank["coupled"] for rank in ranks)
     assert zero["compacting"] == "" or "load the weights into a plain model" in zero["compacting"]

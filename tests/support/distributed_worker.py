@@ -95,6 +95,20 @@ def flowing(kind, share):
     return {"masks": dict(pruner.masks)}
 
 
+def flowing_gradient(kind, share):
+    """GraSP on this rank's share, through the bare model, as DDP and FSDP cannot be differentiated twice."""
+    inputs, labels = (part[share] for part in small_data())
+    model = wrapped(kind, biased_net())
+    pruner = Pruner(model, methods.grasp(0.6))
+    try:
+        with pruner.observe():
+            nn.functional.cross_entropy(pruner.model(inputs), labels).backward(create_graph=True)
+        pruner.prune()
+    except ObservationError as error:
+        return {"refused": str(error)}
+    return {"masks": dict(pruner.masks)}
+
+
 def coupled(kind, share):
     """Units that span layers, by counts of this rank's share; held while training, then compacted."""
     inputs, labels = (part[share] for part in small_data())
@@ -159,6 +173,7 @@ def main(kind, rank, folder):
     found["noisy"] = noisy(kind, share)
     found["coupled"] = coupled(kind, share)
     found["flowing"] = flowing(kind, share)
+    found["flowing gradient"] = flowing_gradient(kind, share)
     found["one rank without data"] = one_rank_without_data()
     torch.save(found, f"{folder}/{kind}-{rank}.pt")
     dist.barrier()

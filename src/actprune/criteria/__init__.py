@@ -2,7 +2,7 @@
 
 from actprune.criteria.alpha import LogAlpha
 from actprune.criteria.counter import Counter, CounterTimesWeight
-from actprune.criteria.gradient import GradientMagnitude, Saliency, Taylor
+from actprune.criteria.gradient import GradientFlow, GradientMagnitude, Saliency, Taylor
 from actprune.criteria.learnt import LearntScore
 from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
 from actprune.criteria.outliers import Outliers
@@ -16,6 +16,7 @@ __all__ = [
     "Counter",
     "CounterTimesWeight",
     "GeometricMedian",
+    "GradientFlow",
     "GradientMagnitude",
     "Hysteresis",
     "HysteresisOverThreshold",

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from actprune.evidence import Gradient, Objective
+from actprune.evidence import Gradient, HessianGradient, Objective
 from actprune.types import Evidence, Layer
 
 
@@ -53,6 +53,26 @@ class GradientMagnitude:
     def score(self, layer: Layer) -> Tensor:
         """Shape and dtype of the gradient."""
         return layer.evidence["gradient"].abs()
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """score = w * (H g), signed: what the squared norm of the gradient would lose without the weight, halved.
+
+    Source: Wang, Zhang, Grosse 2020 (arXiv 2002.07376), eq. 8: the largest S = -w H g go, here the
+    smallest w H g.
+    """
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """The Hessian of the training loss times its gradient."""
+        return (HessianGradient(),)
+
+    def score(self, layer: Layer) -> Tensor:
+        """Shape of the weight, in the wider of float32 and the types of weight and product."""
+        weight, product = layer.weight, layer.evidence["hessian_gradient"]
+        dtype = torch.promote_types(torch.promote_types(weight.dtype, product.dtype), torch.float32)
+        return weight.to(dtype) * product.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +28,8 @@ class Gradient:
 
     of: Objective | None = None
 
+    merges: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.of is not None and (not callable(self.of) or isinstance(self.of, type)):
             raise RecipeError(f"Gradient(of={self.of!r}): expected None, or a frozen function of (model, inputs)")
@@ -41,3 +43,24 @@ class Gradient:
     def needs_data(self) -> bool:
         """Whether calibration batches must have been seen."""
         return bool(getattr(self.of, "needs_data", True))
+
+
+@dataclass(frozen=True)
+class HessianGradient(Gradient):
+    """Product of the training loss's Hessian with its gradient, by weight: ``hessian_gradient``, shape of the weight.
+
+    ``backward(create_graph=True)`` inside ``observe()`` leaves a gradient that can be differentiated once more. Batches
+    of one block add up to one loss, as ranks do; two blocks do not, as a product is no sum: the later one counts.
+    """
+
+    merges: ClassVar[bool] = False
+    """Two of them added are not what all batches together give."""
+
+    def __post_init__(self) -> None:
+        if self.of is not None:
+            raise RecipeError(f"HessianGradient(of={self.of!r}): it is of the training loss; leave of= out")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """``hessian_gradient``."""
+        return ("hessian_gradient",)

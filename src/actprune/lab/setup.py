@@ -43,7 +43,7 @@ class Setup:
     optimizer: Optimizer
     pruner: Pruner
     forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor], None]
+    backward: Callable[..., None]
     step: Callable[[], Any]
     device: torch.device
     task: Task

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from actprune.errors import ModelError
+from actprune.evidence import HessianGradient
 from actprune.lab import semi
 from actprune.lab.config import RunConfig
 from actprune.lab.evaluate import Score
@@ -104,4 +105,6 @@ def calibrate(setup: Setup, epoch: int, images: int) -> None:
         inputs = x.index_select(0, chosen)
         out = setup.forward(inputs)
         if out.requires_grad:
-            setup.backward(setup.task.loss(out.float(), inputs, None if y is None else y.index_select(0, chosen)))
+            loss = setup.task.loss(out.float(), inputs, None if y is None else y.index_select(0, chosen))
+            twice = any(isinstance(each, HessianGradient) for each in setup.recipe.evidence)
+            setup.backward(loss, create_graph=twice)

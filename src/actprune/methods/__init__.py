@@ -14,6 +14,7 @@ from actprune.methods.deep_compression import deep_compression
 from actprune.methods.dns import dns, dns_thresholds
 from actprune.methods.geometric_median import geometric_median
 from actprune.methods.gradual_magnitude import gradual_magnitude
+from actprune.methods.grasp import grasp
 from actprune.methods.han import han, han_thresholds
 from actprune.methods.l1_filters import l1_filters
 from actprune.methods.lamp import lamp
@@ -44,6 +45,7 @@ __all__ = [
     "dns_thresholds",
     "geometric_median",
     "gradual_magnitude",
+    "grasp",
     "han",
     "han_thresholds",
     "l1_filters",
@@ -80,6 +82,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         dns_thresholds,
         geometric_median,
         gradual_magnitude,
+        grasp,
         han,
         han_thresholds,
         l1_filters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,26 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from actprune.errors import ObservationError
-from actprune.pruner.distributed import full
+from actprune.pruner.distributed import averaged_gradients, full
 from actprune.pruner.model import PrunableModel
+from actprune.pruner.source import Kinds
 
 
 @contextmanager
-def collected(model: PrunableModel, into: dict[str, Tensor], *, required: bool) -> Iterator[None]:
+def collected(model: PrunableModel, into: dict[str, Tensor], needed: Kinds) -> Iterator[None]:
     """Whatever ``backward()`` leaves in ``.grad`` inside the block is added to ``into``; ``.grad`` is then as before.
 
-    required: ``backward()`` must have been called. Raises ObservationError when a prunable weight received no gradient,
-    or one that is not finite.
+    needed: what the next pruning step looks at. Raises ObservationError when a prunable weight received no gradient, or
+    one that is not finite.
     """
+    # where there is other evidence this may be for that one alone: a step brings its own gradients
+    required = needed.training_gradient and not needed.activations
     before: dict[nn.Parameter, Tensor | None] = {parameter: parameter.grad for parameter in model.root.parameters()}
     for parameter in before:
         parameter.grad = None
     try:
-        yield
+        with warnings.catch_warnings():
+            if needed.hessian:  # of a graph that holds its own gradients; it is let go below
+                warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True")
+            yield
         if not required and all(parameter.grad is None for parameter in model.parameters().values()):
             return
-        for name, gradient in present(model, "call loss.backward() inside observe()").items():
-            into[name] = into[name] + gradient if name in into else gradient
+        found = hessian_products(model) if needed.hessian else present(model, "call loss.backward() inside observe()")
+        for name, gradient in found.items():
+            into[name] = into[name] + gradient if name in into and not needed.hessian else gradient
     finally:
         for parameter, was in before.items():
             parameter.grad = was
@@ -52,3 +60,29 @@ def present(model: PrunableModel, how: str = "call loss.backward() before optimi
         if not bool(torch.isfinite(found[name]).all()):
             raise ObservationError(f"the gradient of {name} is not finite (NaN or Inf); check the loss and its inputs")
     return found
+
+
+def hessian_products(model: PrunableModel) -> dict[str, Tensor]:
+    """The Hessian times the gradient that ``backward(create_graph=True)`` has left in ``.grad``, by weight.
+
+    It is the gradient of <g, stop(g)>, the second of which is the mean over all ranks: a collective call. Raises
+    ObservationError as ``present`` does, and for a gradient without a graph.
+    """
+    whole = averaged_gradients(present(model, "call loss.backward(create_graph=True) inside observe()"))
+    known = {name: weight for name, weight in model.evident().items() if weight.grad is not None}
+    gradients = [weight.grad for weight in known.values() if weight.grad is not None]
+    if all(gradient.grad_fn is None for gradient in gradients):
+        raise ObservationError(
+            "the gradient cannot be differentiated once more; call loss.backward(create_graph=True) inside observe(), "
+            "on what pruner.model returns (not on a DDP or FSDP wrapper of it)"
+        )
+    parts = [(whole[name] * gradient).sum() for name, gradient in zip(known, gradients, strict=True)]
+    product = torch.stack(parts).sum()
+    found = torch.autograd.grad(product, list(known.values()), allow_unused=True)
+    made = {
+        name: torch.zeros_like(weight) if part is None else part.detach()
+        for (name, weight), part in zip(known.items(), found, strict=True)
+    }
+    if odd := [name for name, part in made.items() if not bool(torch.isfinite(part).all())]:
+        raise ObservationError(f"the Hessian times the gradient of {odd[0]} is not finite; use float32 or float64")
+    return made

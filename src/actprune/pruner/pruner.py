@@ -115,9 +115,7 @@ class Pruner:
         with ExitStack() as stack:
             if gradients:
                 needed = Kinds.of(self.recipe.needed(self.state.progress))
-                # where there is other evidence this may be for that one alone: a step brings its own gradients
-                alone = needed.training_gradient and not needed.activations
-                stack.enter_context(collected(self._prunable, self.state.gradients, required=alone))
+                stack.enter_context(collected(self._prunable, self.state.gradients, needed))
             stack.enter_context(self._collector.observing(gradients=gradients, mask=mask))
             yield
 
@@ -359,7 +357,7 @@ class Pruner:
         if self._holds and self.recipe.regrow == "dense_frozen":
             self._holder.zero_gradients()
         counts = optimizer is self._counted
-        if counts and self._kinds.training_gradient and self._due_after_step() and not self.state.gradients:
+        if counts and self._kinds.in_step and self._due_after_step() and not self.state.gradients:
             self._from_step = present(self._prunable)
 
     def _due_after_step(self) -> bool:

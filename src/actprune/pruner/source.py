@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actprune.accounting import dense_flop
 from actprune.edit import Method, View
 from actprune.errors import ActpruneError, ModelError, ObservationError, RecipeError
-from actprune.evidence import Gradient, Learnt, OfActivations, OfWeights
+from actprune.evidence import Gradient, HessianGradient, Learnt, OfActivations, OfWeights
 from actprune.nodes import Graph
 from actprune.pruner.collector import Collector, check_distinct, collected_again
 from actprune.pruner.coupling import LiveCoupling
@@ -43,6 +43,8 @@ class Kinds:
                     "or a frozen dataclass below OfActivations or OfWeights (actprune.evidence)"
                 )
         check_distinct(tuple(dict.fromkeys(evidence)))
+        if len({type(each) for each in evidence if isinstance(each, Gradient) and each.of is None}) > 1:
+            raise RecipeError("a recipe takes the gradient or the Hessian times the gradient, not both; ask for one")
         found = [tuple(each for each in dict.fromkeys(evidence) if isinstance(each, kind)) for kind in kinds]
         return cls(*found)  # type: ignore[arg-type]
 
@@ -50,6 +52,16 @@ class Kinds:
     def training_gradient(self) -> bool:
         """Whether the gradient of the training loss is needed."""
         return any(each.of is None for each in self.gradients)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether what a training step leaves in ``.grad`` is evidence."""
+        return self.training_gradient and not self.hessian
+
+    @property
+    def hessian(self) -> bool:
+        """Whether the Hessian times that gradient is needed in its place."""
+        return any(isinstance(each, HessianGradient) for each in self.gradients)
 
 
 def view_of(
@@ -236,7 +248,8 @@ class LiveSource:
                     f"{self.method.name} asks for the gradient of the training loss behind an edit, which only your "
                     "loop can compute; give the criterion Gradient(of=objective)"
                 )
-            return {"gradient": self.gradients[name]} if name in self.gradients else {}
+            key = "hessian_gradient" if self.kinds.hessian else "gradient"
+            return {key: self.gradients[name]} if name in self.gradients else {}
         if self._objectives is None:
             self._objectives = self._gradients_of_objective()
         return {"gradient": self._objectives[name]}
@@ -330,6 +343,11 @@ def _check_activations(
 
 def _check_gradients(method: Method, kinds: Kinds, state: PruneState, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in state.gradients]
+    if kinds.hessian and missing:
+        raise ObservationError(
+            f"{method.name} needs 'hessian_gradient' of {missing}, which was not observed; call "
+            "loss.backward(create_graph=True) inside observe()"
+        )
     if kinds.training_gradient and missing:
         raise ObservationError(
             f"{method.name} needs 'gradient' of {missing}, which was not observed; call loss.backward() inside "
