@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -178,9 +178,12 @@ def check_ranks(make: Factory) -> None:
     if not all(getattr(each, "merges", True) for each in recipe.evidence):
         return
     inputs, labels = small_data()
-    whole, _ = prune(small_net(recipe), recipe, sparsity)
+    parts = (slice(0, 40), slice(40, None))
+    whole = Pruner(model := small_net(recipe), recipe, sharing_elsewhere=True)
+    observe(whole, model, parts=parts)
+    whole.prune(sparsity)
     halves = []
-    for part in (slice(0, 40), slice(40, None)):
+    for part in parts:
         half = Pruner(model := small_net(recipe), recipe, sharing_elsewhere=True)
         observe(half, model, (inputs[part], labels[part]))
         halves.append(half)
@@ -269,16 +272,19 @@ def small_data() -> Data:
     return inputs, torch.randint(0, 4, (64,), generator=generator)
 
 
-def observe(pruner: Pruner, model: nn.Module, data: Data | None = None) -> None:
-    """Show the data once, with a backward pass if the recipe's criterion needs gradients."""
+def observe(
+    pruner: Pruner, model: nn.Module, data: Data | None = None, parts: Sequence[slice] = (slice(None),)
+) -> None:
+    """Show the data once, in these parts, with a backward pass of each if the recipe's criterion needs gradients."""
     inputs, labels = data or small_data()
     inputs = inputs.to(next(model.parameters()).dtype)
     wants_gradient = any(isinstance(each, Gradient) and each.of is None for each in pruner.recipe.evidence)
     with pruner.observe():
-        output = model(inputs)
-        if wants_gradient:
-            loss = nn.functional.cross_entropy(output.float(), labels, reduction="sum")
-            loss.backward(create_graph=_differentiates_twice(pruner.recipe))  # type: ignore[no-untyped-call]
+        for part in parts:
+            output = model(inputs[part])
+            if wants_gradient:
+                loss = nn.functional.cross_entropy(output.float(), labels[part], reduction="sum")
+                loss.backward(create_graph=_differentiates_twice(pruner.recipe))  # type: ignore[no-untyped-call]
 
 
 def _differentiates_twice(recipe: Method) -> bool:

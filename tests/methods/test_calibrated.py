@@ -1,5 +1,7 @@
 """Methods that look at inputs once and do not retrain, and magnitude's relatives: golden masks by the formulas."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -156,3 +158,39 @@ def test_batches_of_grasp_add_up_to_one_loss():
         found.append(pruner.state.gradients)
     for name, product in found[0].items():
         torch.testing.assert_close(found[1][name], product)
+
+
+def test_obd_squares_the_gradient_of_every_backward_pass():
+    """Of w x with x = (1, 0), (-1, 2): squares add up to 2 and 4, times w^2 = 4 and 1. The gradients' sum is 0, 2."""
+    model, given_x = nn.Sequential(nn.Linear(2, 1, bias=False)), torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0, 1.0]]))
+    model[0].weight.grad = torch.ones(1, 2)
+    pruner = Pruner(model, methods.obd(0.5), example=given_x)
+    with pruner.observe():
+        for x in given_x:
+            model(x[None]).sum().backward()
+    assert pruner.state.gradients["0.weight"].tolist() == [[2.0, 4.0]]
+    pruner.prune()
+    assert pruner.masks["0.weight"].tolist() == [[True, False]]
+    assert model[0].weight.grad.tolist() == [[1.0, 1.0]]
+
+
+def test_squares_need_a_backward_pass():
+    model, x = nn.Sequential(nn.Linear(2, 1)), torch.ones(1, 2)
+    pruner = Pruner(model, methods.obd(0.5), example=x)
+    with pytest.raises(ObservationError, match=r"no gradient reached.*inside observe"), pruner.observe():
+        model(x)
+    with pytest.raises(ObservationError, match=r"needs 'gradient_square' of.*call loss\.backward\(\) inside observe"):
+        pruner.prune()
+
+
+def test_a_recipe_takes_one_form_of_the_gradient():
+    class Both:
+        needs = (*criteria.Fisher().needs, *criteria.Saliency().needs)
+
+        def score(self, layer):
+            return layer.weight
+
+    with pytest.raises(RecipeError, match="ask for one of them"):
+        Pruner(nn.Sequential(nn.Linear(2, 1)), dataclasses.replace(methods.obd(0.5), criterion=Both()))

@@ -2,7 +2,7 @@
 
 from actprune.criteria.alpha import LogAlpha
 from actprune.criteria.counter import Counter, CounterTimesWeight
-from actprune.criteria.gradient import GradientFlow, GradientMagnitude, Saliency, Taylor
+from actprune.criteria.gradient import Fisher, GradientFlow, GradientMagnitude, Saliency, Taylor
 from actprune.criteria.learnt import LearntScore
 from actprune.criteria.magnitude import Lamp, Magnitude, MagnitudeOverDeviation, MagnitudeWithinSign, Random, Wanda
 from actprune.criteria.outliers import Outliers
@@ -15,6 +15,7 @@ __all__ = [
     "Apoz",
     "Counter",
     "CounterTimesWeight",
+    "Fisher",
     "GeometricMedian",
     "GradientFlow",
     "GradientMagnitude",

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from actprune.evidence import Gradient, HessianGradient, Objective
+from actprune.evidence import Gradient, HessianGradient, Objective, SquaredGradient
 from actprune.types import Evidence, Layer
 
 
@@ -73,6 +73,23 @@ class GradientFlow:
         weight, product = layer.weight, layer.evidence["hessian_gradient"]
         dtype = torch.promote_types(torch.promote_types(weight.dtype, product.dtype), torch.float32)
         return weight.to(dtype) * product.to(dtype)
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """score = w^2 * sum of (dL/dw)^2 over backward passes: what the loss gains without the weight, to second order.
+
+    Sources: LeCun, Denker, Solla 1989, eq. 5 (s = h w^2 / 2), with the diagonal of the empirical Fisher matrix for h.
+    """
+
+    @property
+    def needs(self) -> tuple[Evidence, ...]:
+        """Squares of the training loss's gradient."""
+        return (SquaredGradient(),)
+
+    def score(self, layer: Layer) -> Tensor:
+        """Shape of the weight, float64."""
+        return layer.weight.double().square() * layer.evidence["gradient_square"].double()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Four kinds, by when they are collected; a kind of your own is a frozen dataclass
 
     OfActivations   summed while data runs through the model       Firing, MeanAbs, OutputMoments, InputMoments, Gram,
                                                                    FiringWhereZero, SmoothActivity
-    Gradient(of=)   of the training loss, or of an objective       Gradient, HessianGradient
+    Gradient(of=)   of the training loss, or of an objective       Gradient, HessianGradient, SquaredGradient
     OfWeights       read off the weights at a pruning step         WeightMoments
     Learnt          trained beside the weights by a penalty        Learnt
 
@@ -14,7 +14,7 @@ Every entry is a SUM, so two of them merge by adding: over batches, over ranks, 
 
 from actprune.evidence.activations import SHARED, Accumulator, OfActivations, Running, Scratch, merge, rows_of
 from actprune.evidence.firing import Firing, FiringWhereZero
-from actprune.evidence.gradient import Gradient, HessianGradient, Objective
+from actprune.evidence.gradient import Gradient, HessianGradient, Objective, SquaredGradient
 from actprune.evidence.moments import Gram, InputMoments, MeanAbs, OutputMoments, SmoothActivity
 from actprune.evidence.weights import Learnt, OfWeights, WeightMoments
 
@@ -36,6 +36,7 @@ __all__ = [
     "Running",
     "Scratch",
     "SmoothActivity",
+    "SquaredGradient",
     "WeightMoments",
     "merge",
     "rows_of",

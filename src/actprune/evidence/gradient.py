@@ -64,3 +64,22 @@ class HessianGradient(Gradient):
     def keys(self) -> tuple[str, ...]:
         """``hessian_gradient``."""
         return ("hessian_gradient",)
+
+
+@dataclass(frozen=True)
+class SquaredGradient(Gradient):
+    """Squares of the training loss's gradient, summed over backward passes: ``gradient_square``, shape of the weight.
+
+    Over the number of passes it is the diagonal of the empirical Fisher matrix, if each pass is of one example; passes
+    of mini-batches make it smaller and smoother. ``backward()`` inside ``observe()``, any number of times, or, as for
+    ``Gradient``, what a step finds in ``.grad``.
+    """
+
+    def __post_init__(self) -> None:
+        if self.of is not None:
+            raise RecipeError(f"SquaredGradient(of={self.of!r}): it is of the training loss; leave of= out")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """``gradient_square``."""
+        return ("gradient_square",)

@@ -22,6 +22,7 @@ from actprune.methods.lottery import lottery
 from actprune.methods.magnitude import magnitude
 from actprune.methods.movement import movement
 from actprune.methods.nuclear_norm import nuclear_norm
+from actprune.methods.obd import obd
 from actprune.methods.owl import owl
 from actprune.methods.random import random
 from actprune.methods.ria import ria
@@ -56,6 +57,7 @@ __all__ = [
     "movement",
     "names",
     "nuclear_norm",
+    "obd",
     "owl",
     "random",
     "ria",
@@ -91,6 +93,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
         magnitude,
         movement,
         nuclear_norm,
+        obd,
         owl,
         random,
         ria,

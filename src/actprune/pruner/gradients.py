@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from actprune.errors import ObservationError
+from actprune.evidence import HessianGradient, SquaredGradient
 from actprune.pruner.distributed import averaged_gradients, full
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.source import Kinds
@@ -27,37 +29,72 @@ def collected(model: PrunableModel, into: dict[str, Tensor], needed: Kinds) -> I
     before: dict[nn.Parameter, Tensor | None] = {parameter: parameter.grad for parameter in model.root.parameters()}
     for parameter in before:
         parameter.grad = None
+    squares: dict[str, Tensor] = {}
     try:
-        with warnings.catch_warnings():
-            if needed.hessian:  # of a graph that holds its own gradients; it is let go below
+        with _squared(model, squares) if needed.form is SquaredGradient else nullcontext(), warnings.catch_warnings():
+            if needed.form is HessianGradient:  # of a graph that holds its own gradients; it is let go below
                 warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True")
             yield
-        if not required and all(parameter.grad is None for parameter in model.parameters().values()):
+        if not required and not squares and all(each.grad is None for each in model.parameters().values()):
             return
-        found = hessian_products(model) if needed.hessian else present(model, "call loss.backward() inside observe()")
+        if needed.form is HessianGradient:
+            into.update(hessian_products(model))
+            return
+        found = _sound(model, squares) if needed.form is SquaredGradient else present(model, _IN_A_BLOCK)
         for name, gradient in found.items():
-            into[name] = into[name] + gradient if name in into and not needed.hessian else gradient
+            into[name] = into[name] + gradient if name in into else gradient
     finally:
         for parameter, was in before.items():
             parameter.grad = was
 
 
-def present(model: PrunableModel, how: str = "call loss.backward() before optimizer.step()") -> dict[str, Tensor]:
+_IN_A_BLOCK = "call loss.backward() inside observe()"
+
+
+@contextmanager
+def _squared(model: PrunableModel, into: dict[str, Tensor]) -> Iterator[None]:
+    """The square of what each backward pass leaves in ``.grad`` is added to ``into``, and ``.grad`` emptied."""
+
+    def add(name: str, parameter: nn.Parameter) -> None:
+        assert parameter.grad is not None
+        square = full(parameter.grad).float().square()
+        into[name] = into[name] + square if name in into else square
+        parameter.grad = None
+
+    weights = [(name, weight) for name, weight in model.evident().items() if weight.requires_grad]
+    handles = [weight.register_post_accumulate_grad_hook(partial(add, name)) for name, weight in weights]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def of_step(model: PrunableModel, kinds: Kinds) -> dict[str, Tensor]:
+    """What is needed of the gradients that a step finds in ``.grad``. Raises ObservationError as ``present`` does."""
+    found = present(model, "call loss.backward() before optimizer.step()")
+    if kinds.form is SquaredGradient:
+        return {name: gradient.float().square() for name, gradient in found.items()}
+    return found
+
+
+def present(model: PrunableModel, how: str) -> dict[str, Tensor]:
     """Copies of the gradients that are in ``.grad``, full ones, of all weights that are scored and have one.
 
-    Raises ObservationError when a prunable weight has none, or a gradient is not finite.
+    Raises ObservationError when a prunable weight has none, or a gradient is not finite. how: words on what to do.
     """
-    missing = [name for name, parameter in model.parameters().items() if parameter.grad is None]
+    every = {name: parameter.grad for name, parameter in model.evident().items() if parameter.grad is not None}
+    return _sound(model, {name: full(gradient).clone() for name, gradient in every.items()}, how)
+
+
+def _sound(model: PrunableModel, found: dict[str, Tensor], how: str = _IN_A_BLOCK) -> dict[str, Tensor]:
+    missing = [name for name in model.parameters() if name not in found]
     if missing:
         raise ObservationError(
             f"no gradient reached {missing}; {how}, and leave frozen or unused layers out with skip="
         )
-    found = {}
-    for name, parameter in model.evident().items():
-        if parameter.grad is None:
-            continue
-        found[name] = full(parameter.grad).clone()
-        if not bool(torch.isfinite(found[name]).all()):
+    for name, gradient in found.items():
+        if not bool(torch.isfinite(gradient).all()):
             raise ObservationError(f"the gradient of {name} is not finite (NaN or Inf); check the loss and its inputs")
     return found
 

@@ -21,7 +21,7 @@ from actprune.pruner import optimizers as opt
 from actprune.pruner.checks import check_fits, check_fraction, check_mask, check_mask_grads, refuse, zeros_of
 from actprune.pruner.collector import Collector
 from actprune.pruner.distributed import local, sharded
-from actprune.pruner.gradients import collected, present
+from actprune.pruner.gradients import collected, of_step
 from actprune.pruner.holder import Holder
 from actprune.pruner.learner import Learner
 from actprune.pruner.model import PrunableModel
@@ -358,7 +358,7 @@ class Pruner:
             self._holder.zero_gradients()
         counts = optimizer is self._counted
         if counts and self._kinds.in_step and self._due_after_step() and not self.state.gradients:
-            self._from_step = present(self._prunable)
+            self._from_step = of_step(self._prunable, self._kinds)
 
     def _due_after_step(self) -> bool:
         # A metric belongs to the moment it was reported: without this, one report could trigger every later step.

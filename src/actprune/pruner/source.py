@@ -44,7 +44,7 @@ class Kinds:
                 )
         check_distinct(tuple(dict.fromkeys(evidence)))
         if len({type(each) for each in evidence if isinstance(each, Gradient) and each.of is None}) > 1:
-            raise RecipeError("a recipe takes the gradient or the Hessian times the gradient, not both; ask for one")
+            raise RecipeError("a recipe takes the gradient, its squares or the Hessian times it; ask for one of them")
         found = [tuple(each for each in dict.fromkeys(evidence) if isinstance(each, kind)) for kind in kinds]
         return cls(*found)  # type: ignore[arg-type]
 
@@ -56,12 +56,12 @@ class Kinds:
     @property
     def in_step(self) -> bool:
         """Whether what a training step leaves in ``.grad`` is evidence."""
-        return self.training_gradient and not self.hessian
+        return self.training_gradient and self.form is not HessianGradient
 
     @property
-    def hessian(self) -> bool:
-        """Whether the Hessian times that gradient is needed in its place."""
-        return any(isinstance(each, HessianGradient) for each in self.gradients)
+    def form(self) -> type[Gradient]:
+        """What is needed of the gradient of the training loss: itself, its squares, the Hessian times it."""
+        return next((type(each) for each in self.gradients if each.of is None), Gradient)
 
 
 def view_of(
@@ -248,7 +248,7 @@ class LiveSource:
                     f"{self.method.name} asks for the gradient of the training loss behind an edit, which only your "
                     "loop can compute; give the criterion Gradient(of=objective)"
                 )
-            key = "hessian_gradient" if self.kinds.hessian else "gradient"
+            (key,) = self.kinds.form().keys
             return {key: self.gradients[name]} if name in self.gradients else {}
         if self._objectives is None:
             self._objectives = self._gradients_of_objective()
@@ -343,15 +343,12 @@ def _check_activations(
 
 def _check_gradients(method: Method, kinds: Kinds, state: PruneState, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in state.gradients]
-    if kinds.hessian and missing:
-        raise ObservationError(
-            f"{method.name} needs 'hessian_gradient' of {missing}, which was not observed; call "
-            "loss.backward(create_graph=True) inside observe()"
-        )
     if kinds.training_gradient and missing:
+        twice = "create_graph=True" if kinds.form is HessianGradient else ""
+        step = ", or let a schedule prune in optimizer.step(), where it is read from .grad" if kinds.in_step else ""
         raise ObservationError(
-            f"{method.name} needs 'gradient' of {missing}, which was not observed; call loss.backward() inside "
-            "observe(), or let a schedule prune in optimizer.step(), where it is read from .grad"
+            f"{method.name} needs {kinds.form().keys[0]!r} of {missing}, which was not observed; call "
+            f"loss.backward({twice}) inside observe(){step}"
         )
 
 

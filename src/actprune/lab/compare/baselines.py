@@ -126,6 +126,8 @@ _ALL: tuple[Baseline, ...] = (
              settings={"schedule": "before", "calibration_images": 100}),
     Baseline("grasp", "grasp", "data", "before training, 100 images",
              settings={"schedule": "before", "calibration_images": 100}),
+    Baseline("obd", "obd", "data", "gradual, squared gradient of the calibration images' mean loss", settings=_LOOKS,
+             **_GRADUAL),
     Baseline("wanda", "wanda", "data", "gradual, same fraction in each row", settings=_LOOKS, **_GRADUAL),
     Baseline("ria", "ria", "data", "gradual, same fraction in each row", settings=_LOOKS, **_GRADUAL),
     Baseline("owl", "owl", "data", "gradual, more kept where more weights stand out", settings=_LOOKS, **_GRADUAL),
