@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actprune.errors import ModelError
-from actprune.evidence import HessianGradient
+from actprune.evidence import HessianGradient, SquaredGradient
 from actprune.lab import semi
 from actprune.lab.config import RunConfig
 from actprune.lab.evaluate import Score
@@ -97,14 +97,24 @@ def _batches(setup: Setup, epoch: int, *, with_others: bool) -> Iterator[tuple[T
 def calibrate(setup: Setup, epoch: int, images: int) -> None:
     """Count on ``images`` random images of ``config.calibration_from``, the same ones for the same (seed, epoch).
 
-    Where the criterion needs gradients, of the mean loss.
+    Where the criterion needs gradients, of the mean loss; their squares, of every ``SQUARED`` images; the Hessian, with
+    logits at ``TEMPERATURE``.
     """
     x, y = setup.counted
-    chosen = drawn(len(x), images, setup.config.seed, epoch).to(setup.device)
+    drawn_now = drawn(len(x), images, setup.config.seed, epoch).to(setup.device)
+    kinds = {type(each) for each in setup.recipe.evidence}
     with setup.pruner.observe():
-        inputs = x.index_select(0, chosen)
-        out = setup.forward(inputs)
-        if out.requires_grad:
-            loss = setup.task.loss(out.float(), inputs, None if y is None else y.index_select(0, chosen))
-            twice = any(isinstance(each, HessianGradient) for each in setup.recipe.evidence)
-            setup.backward(loss, create_graph=twice)
+        for chosen in torch.split(drawn_now, SQUARED if SquaredGradient in kinds else images):
+            inputs = x.index_select(0, chosen)
+            out = setup.forward(inputs)
+            if out.requires_grad:
+                out = out / TEMPERATURE if HessianGradient in kinds else out
+                loss = setup.task.loss(out.float(), inputs, None if y is None else y.index_select(0, chosen))
+                setup.backward(loss, create_graph=HessianGradient in kinds)
+
+
+TEMPERATURE = 200
+"""Of the logits where a second derivative is taken, as in GraSP's code; at 1, what is kept makes training diverge."""
+
+SQUARED = 8
+"""Images of one backward pass whose gradient is squared: a single one would take too long, many average it away."""
