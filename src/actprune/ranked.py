@@ -31,7 +31,7 @@ from actprune.rank.selection import Rules, Selection
 from actprune.rank.threshold import Scored, lowest
 from actprune.rank.units import Neuron, Weight
 from actprune.scopes import ALLOCATIONS, NM, SCOPES, Allocation, Densities, Scope
-from actprune.structure import Bundle, Slices
+from actprune.structure import Slices
 from actprune.types import Criterion, Evidence, Layer, Progress, Unit
 
 
@@ -161,12 +161,8 @@ class Ranked(Method):
         """Coupled groups, scored by their members."""
         criterion = fitted(self.criterion, view)
         score: Score = GroupScores(unit, lambda slices: self._lines(view, criterion, slices), self.members)
-        if hasattr(criterion, "of_groups"):
-
-            def score(bundle: Bundle) -> Tensor:
-                drawn: Tensor = criterion.of_groups(bundle.name, len(bundle), self.seed, view.progress)
-                return drawn.double()
-
+        if (drawn := getattr(criterion, "of_groups", None)) is not None:
+            score = lambda bundle: drawn(bundle.name, len(bundle), self.seed, view.progress).double()  # noqa: E731
         chosen = choose(
             unit, view.coupling, score, view.source.masks(), quota.budget, quota.fraction,
             scope="global" if self.scope == "global" else "layer", keep_at_least=self.keep_at_least,

@@ -96,8 +96,13 @@ class Cost:
 class Criterion(Protocol):
     """Layer -> score of shape ``weight.shape`` (an expanded view is fine). Larger = keep.
 
-    A criterion that must see all layers before it can score one also has ``fit(view)``, which returns the criterion
-    to score with.
+    Some have more, where it means something:
+
+    fit(view)            which returns the criterion to score with, for one that must see all layers first
+    members              which members of a coupled group it can score, the best first, of "outputs", "inputs", "all"
+    lines(layer, axis)   scores of the rows (0) or columns (1) of a weight, where that is not the mean of their weights
+    of_groups(name, groups, seed, progress)   scores of coupled groups themselves
+    reads_scales         True: it scores the scales of norms
     """
 
     @property
