@@ -10,6 +10,7 @@ from torch import nn
 import actprune
 from actprune import Budget, Channel, Head, Pruner, compact, magnitude, methods
 from actprune.errors import BudgetError, ModelError, RecipeError
+from actprune.evidence import Gradient
 from support.coupled import Layer, Net, assert_equal, count, flop, images, in_bytes, pruned, residual, sequences
 
 
@@ -276,6 +277,7 @@ def test_a_random_number_belongs_to_a_group_and_not_to_each_of_its_members():
 
 CRITERIA = {
     "magnitude": magnitude, "random": methods.random, "wanda": methods.wanda, "taylor": methods.taylor,
+    "obd": methods.obd,
     "activation": actprune.activation, "geometric_median": methods.geometric_median, "slimming": methods.slimming,
 }  # fmt: skip
 
@@ -290,7 +292,7 @@ def test_every_criterion_ranks_groups(name, kind, request):
     pruner = Pruner(model, recipe, example=x)
     with pruner.observe():
         out = model(x)
-        if any(type(each).__name__ == "Gradient" for each in recipe.evidence):
+        if any(isinstance(each, Gradient) for each in recipe.evidence):
             out.square().sum().backward()
     report = pruner.prune()
     assert report.actual >= 0.3

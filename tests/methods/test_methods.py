@@ -17,7 +17,7 @@ from actprune.schedules import AccuracyTriggered
 from actprune.scopes import NM
 from actprune.testing import CHECKS, check_method, prune, small_net
 
-UNIT_IS_CHOSEN = ("magnitude", "random", "taylor", "wanda")
+UNIT_IS_CHOSEN = ("apoz", "magnitude", "obd", "random", "taylor", "wanda")
 
 VARIANTS = {
     **{name: method for name, method in methods.REGISTRY.items() if "sparsity" in inspect.signature(method).parameters},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,9 @@ class Apoz:
     """
 
     fires_above: float | None = None
+
+    members: ClassVar[tuple[str, ...]] = ("outputs",)
+    """It says nothing of the weights that read a neuron."""
 
     @property
     def needs(self) -> tuple[Evidence, ...]:

@@ -13,7 +13,7 @@ from actprune.rank.units import Neuron
 from actprune.ranked import Ranked
 from actprune.schedules import OneShot
 from actprune.scopes import Scope
-from actprune.types import Budget, Schedule
+from actprune.types import Budget, Schedule, Unit
 
 
 def apoz(
@@ -21,19 +21,23 @@ def apoz(
     *,
     budget: Budget | None = None,
     scope: Scope = "layer",
+    unit: Unit = Neuron(),  # noqa: B008  (frozen)
     schedule: Schedule | None = None,
     fires_above: float | None = None,
     keep_at_least: int = 1,
     allow_collapse: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Ranked:
-    """Whole neurons or channels with the highest share of zeros go; the output layer is left alone."""
+    """Whole neurons or channels with the highest share of zeros go; the output layer is left alone.
+
+    unit  ``Channel()``: with all that can only go together
+    """
     return Ranked(
         name="apoz",
         criterion=Apoz(fires_above),
         budget=budget or Budget.sparsity(sparsity),
         schedule=schedule or OneShot(),
-        unit=Neuron(),
+        unit=unit,
         scope=scope,
         skip_output=True,
         keep_at_least=keep_at_least,
