@@ -7,9 +7,9 @@
 One dense network per seed, trained as `TRAINING` says; every method prunes a copy of it once, by evidence of 1,000
 training images, is compacted, and fine-tuned with one recipe for all, the dense twin too. Validation (5,000 images of
 the training part, the same for all) is looked at while building; test accuracy is reported once, at the end. Latency:
-dense and compacted take turns in one process, medians, one thread. About 5 core hours: two processes, one for
-`--seeds 0,1` and one for `--seeds 2`, each with `OMP_NUM_THREADS=1`, do not wait for each other. Every row says on what
-it was trained.
+dense and compacted take turns in one process, medians, one thread. About 4 core hours: two processes, one for
+`--only resnet-20` and one for the others, each with `OMP_NUM_THREADS=1`, do not wait for each other. Every row says on
+what it was trained.
 """
 
 from __future__ import annotations
