@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from actprune.compact import compact
 from actprune.edit import Method
 from actprune.errors import LayerCollapseError
-from actprune.evidence import Gradient, HessianGradient, OfActivations
+from actprune.evidence import Gradient, HessianGradient, OfActivations, SquaredGradient
 from actprune.pruner.pruner import Pruner
 from actprune.pruner.report import PruneReport
 from actprune.rank.units import Weight
@@ -179,8 +179,9 @@ def check_ranks(make: Factory) -> None:
         return
     inputs, labels = small_data()
     parts = (slice(0, 40), slice(40, None))
+    squares = any(isinstance(each, SquaredGradient) for each in recipe.evidence)  # of backward passes: the same ones
     whole = Pruner(model := small_net(recipe), recipe, sharing_elsewhere=True)
-    observe(whole, model, parts=parts)
+    observe(whole, model, parts=parts if squares else (slice(None),))
     whole.prune(sparsity)
     halves = []
     for part in parts:

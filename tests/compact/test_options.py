@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from actprune.compact import compact, compaction
+from actprune.compact.compaction import _single
 from actprune.methods import magnitude, wanda
 from actprune.program import Program
 from actprune.pruner.pruner import Pruner
@@ -285,3 +286,12 @@ def test_the_report_is_plain_and_readable():
     assert "fc1  20 x 12 -> 12 x 12" in str(result.report)
     assert f"parameters {size(model):,} -> {size(result.model):,}" in str(result.report)
     assert result.state is None
+
+
+def test_float64_is_for_two_steps_of_a_sequence_and_one_example_of_a_batch():
+    """A step of an LSTM alone says nothing of the weights that read the step before."""
+    pair = ((torch.zeros(2, 3, 4),), {})
+    assert _single(nn.Sequential(nn.LSTM(4, 4)), pair) is None
+    (one,), _ = _single(nn.Sequential(nn.Linear(4, 4)), pair)
+    assert one.shape == (1, 3, 4)
+    assert _single(nn.Sequential(nn.Linear(4, 4)), ((torch.zeros(1, 4),), {})) is None

@@ -10,6 +10,7 @@ from torch import nn
 
 import actprune
 from actprune import Budget, Channel, Pruner, compact, compaction, magnitude
+from actprune.compact.norms import cost
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
 
@@ -177,6 +178,11 @@ def test_what_an_exact_norm_costs_is_measured_and_said(norm):
     model = copy.deepcopy(Shuffled(norm)).eval()
     pruner = Pruner(model, magnitude(budget=Budget.channels(0.5), unit=Channel(), scope="layer"), example=x)
     pruner.prune()
+    small = compact(model, pruner.state)
+    small.norm.register_forward_hook(lambda *_: pytest.fail("a hook of the user's has seen numbers of ours"))
+    before = torch.get_rng_state()
+    assert cost(small, lambda path: [(2, 4, 4, 4)]) is not None
+    assert torch.equal(before, torch.get_rng_state())
     words = r"1 norm divides by a width of before: [\d.]+ ms of a forward.*plain ones \(exact=False.* take [\d.]+ ms"
     assert re.search(words, str(compaction(model, pruner.state).report))
     assert "plain ones" not in str(compaction(model, pruner.state, exact=False).report)

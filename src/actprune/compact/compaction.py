@@ -126,7 +126,7 @@ def _compacted(
         if not verify:
             return job, small, told, {}
         with quiet(own), quiet(small), nullcontext() if computes else _unhooked(own, small):
-            found = check(job, call, own, small, given, pair, others, single=_single(pair, recorded), exact=exact)
+            found = check(job, call, own, small, given, pair, others, single=_single(own, pair), exact=exact)
             return job, small, told, found
 
     job, small, told, differences = _first_that_holds(tried)
@@ -135,7 +135,7 @@ def _compacted(
     if steps is None and configured(own):
         line = reconfigure(own, small, job.keeps, lambda model: outputs(_caller(model, [pair], computes)()))
         told = told if line is None else [*told, line]
-    if (line := cost(small, _given_to(job))) is not None:
+    if (line := cost(small, _given(job))) is not None:
         told = [*told, line]
     if structure.unreached:
         told = [*told, f"not reached by the example, and as before: {few(structure.unreached)}"]
@@ -208,13 +208,14 @@ def _left(job: Plan) -> list[tuple[str, int]]:
     return [(path, int(job.fates.alive(mixing.labels).sum())) for path, mixing in job.norms.items()]
 
 
-def _given_to(job: Plan) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes that norms are given on the two examples, by module path."""
+def _given(job: Plan) -> Callable[[str], list[tuple[int, ...]]]:
+    """Shapes of what a module is given on the two examples, by its path."""
     found = job.fates.found
-    return {
-        path: [job.fates.shape(found.values[inputs[0]]) for inputs, _ in found.record.calls.get(path, []) if inputs]
-        for path in job.norms
-    }
+
+    def shapes(path: str) -> list[tuple[int, ...]]:
+        return [job.fates.shape(found.values[given[0]]) for given, _ in found.record.calls.get(path, []) if given]
+
+    return shapes
 
 
 _DROPS = frozenset({"native_dropout", "bernoulli", "bernoulli_", "_fused_dropout"})
@@ -373,9 +374,9 @@ def _some(args: tuple[Any, ...], kwargs: Mapping[str, Any], most: int) -> Inputs
     return cut
 
 
-def _single(pair: Inputs, found: Record) -> Inputs | None:
+def _single(own: nn.Module, pair: Inputs) -> Inputs | None:
     """One of two examples; None where they may be two steps of one sequence, as before a recurrent layer."""
-    if any(node.op in ("lstm", "gru") or node.op.startswith("rnn_") for node in found.nodes):
+    if any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in own.modules()):
         return None
     single = _some(*pair, 1)
     return None if single[0] is pair[0] and single[1] is pair[1] else single

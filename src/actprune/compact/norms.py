@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +50,13 @@ def put(root: nn.Module, path: str, norm: Norm, left: int, exact: bool) -> str:
 
 
 @torch.no_grad()
-def cost(small: nn.Module, shapes: Mapping[str, Sequence[tuple[int, ...]]]) -> str | None:
+def cost(small: nn.Module, shapes: Callable[[str], Sequence[tuple[int, ...]]]) -> str | None:
     """What norms that divide by a width of before take beside plain ones, measured. None: there are none.
 
-    shapes: of what each is given on the example, by module path.
+    shapes: of what a module is given on the example, by its path. Hooks are not called, and the RNG is not touched.
     """
     found = [(module, shape) for path, module in small.named_modules() if isinstance(module, WidthNorm)
-             for shape in shapes.get(path, ())]  # fmt: skip
+             for shape in shapes(path)]  # fmt: skip
     kinds = {(repr(module), shape): (module, shape) for module, shape in found}
     if not kinds:
         return None
@@ -64,8 +64,10 @@ def cost(small: nn.Module, shapes: Mapping[str, Sequence[tuple[int, ...]]]) -> s
     exact = plain = 0.0
     for key, (module, shape) in kinds.items():
         like = next(module.parameters(), torch.empty(0))
-        x = torch.randn(shape, device=like.device).to(like.dtype)
-        took = measure({"exact": _synchronised(module), "plain": _synchronised(_plain(module))}, [x], min_seconds=0)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
+        took = measure(
+            {"exact": _synchronised(module.forward), "plain": _synchronised(_plain(module))}, [x], min_seconds=0
+        )
         exact, plain = (total + times[key] * took[name].median for total, name in ((exact, "exact"), (plain, "plain")))
     modules = len({id(module) for module, _ in found})
     return (

@@ -50,7 +50,8 @@ class HessianGradient(Gradient):
     """Product of the training loss's Hessian with its gradient, by weight: ``hessian_gradient``, shape of the weight.
 
     ``backward(create_graph=True)`` inside ``observe()`` leaves a gradient that can be differentiated once more. Batches
-    of one block add up to one loss, as ranks do; two blocks do not, as a product is no sum: the later one counts.
+    of one block add up to one loss, as ranks do, which all have to observe; two blocks do not, as a product is no sum:
+    the later one counts.
     """
 
     merges: ClassVar[bool] = False

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from actprune.errors import ObservationError
 from actprune.evidence import HessianGradient, SquaredGradient
-from actprune.pruner.distributed import averaged_gradients, full
+from actprune.pruner.distributed import agree, averaged_gradients, full
 from actprune.pruner.model import PrunableModel
 from actprune.pruner.source import Kinds
 
 
 @contextmanager
-def collected(model: PrunableModel, into: dict[str, Tensor], needed: Kinds) -> Iterator[None]:
+def collected(model: PrunableModel, into: dict[str, Tensor], kinds: Kinds, needed: Kinds) -> Iterator[None]:
     """Whatever ``backward()`` leaves in ``.grad`` inside the block is added to ``into``; ``.grad`` is then as before.
 
-    needed: what the next pruning step looks at. Raises ObservationError when a prunable weight received no gradient, or
-    one that is not finite.
+    kinds: what the recipe looks at; needed: what the next pruning step does. Raises ObservationError when a prunable
+    weight received no gradient, or one that is not finite.
     """
     # where there is other evidence this may be for that one alone: a step brings its own gradients
     required = needed.training_gradient and not needed.activations
@@ -31,16 +31,16 @@ def collected(model: PrunableModel, into: dict[str, Tensor], needed: Kinds) -> I
         parameter.grad = None
     squares: dict[str, Tensor] = {}
     try:
-        with _squared(model, squares) if needed.form is SquaredGradient else nullcontext(), warnings.catch_warnings():
-            if needed.form is HessianGradient:  # of a graph that holds its own gradients; it is let go below
+        with _squared(model, squares) if kinds.form is SquaredGradient else nullcontext(), warnings.catch_warnings():
+            if kinds.form is HessianGradient:  # of a graph that holds its own gradients; it is let go below
                 warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True")
             yield
         if not required and not squares and all(each.grad is None for each in model.parameters().values()):
             return
-        if needed.form is HessianGradient:
+        if kinds.form is HessianGradient:
             into.update(hessian_products(model))
             return
-        found = _sound(model, squares) if needed.form is SquaredGradient else present(model, _IN_A_BLOCK)
+        found = _sound(model, squares) if kinds.form is SquaredGradient else present(model, _IN_A_BLOCK)
         for name, gradient in found.items():
             into[name] = into[name] + gradient if name in into else gradient
     finally:
@@ -105,7 +105,13 @@ def hessian_products(model: PrunableModel) -> dict[str, Tensor]:
     It is the gradient of <g, stop(g)>, the second of which is the mean over all ranks: a collective call. Raises
     ObservationError as ``present`` does, and for a gradient without a graph.
     """
-    whole = averaged_gradients(present(model, "call loss.backward(create_graph=True) inside observe()"))
+    problem: ObservationError | None = None
+    try:
+        own = present(model, "call loss.backward(create_graph=True) inside observe()")
+    except ObservationError as error:
+        problem = error
+    agree(problem)
+    whole = averaged_gradients(own)
     known = {name: weight for name, weight in model.evident().items() if weight.grad is not None}
     gradients = [weight.grad for weight in known.values() if weight.grad is not None]
     if all(gradient.grad_fn is None for gradient in gradients):

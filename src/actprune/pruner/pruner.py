@@ -115,7 +115,7 @@ class Pruner:
         with ExitStack() as stack:
             if gradients:
                 needed = Kinds.of(self.recipe.needed(self.state.progress))
-                stack.enter_context(collected(self._prunable, self.state.gradients, needed))
+                stack.enter_context(collected(self._prunable, self.state.gradients, self._kinds, needed))
             stack.enter_context(self._collector.observing(gradients=gradients, mask=mask))
             yield
 
